@@ -1,0 +1,50 @@
+"""What Hilum serves, as frozen declarations. A system is registered by one line below."""
+
+from __future__ import annotations
+
+from . import cxr_severity
+from .about import ABOUT
+from .errors import HilumError
+from .types import Call, Ensemble, Figure, Model, Network, PythonStep, System, Tensor, closure
+
+SYSTEMS: dict[str, System] = {
+    system.name: system
+    for system in (
+        cxr_severity.SYSTEM,
+    )
+}
+"""Every system by its name on the command line."""
+
+
+def find_model(name: str) -> Model:
+    """The declaration of the Triton model called `name`.
+
+    Raises
+    ------
+    KeyError
+        When no system declares it.
+    """
+    if name == ABOUT.model:
+        return ABOUT
+    for system in SYSTEMS.values():
+        for model in system.models():
+            if model.model == name:
+                return model
+    raise KeyError(f"no system declares a model {name!r}")
+
+
+__all__ = [
+    "ABOUT",
+    "SYSTEMS",
+    "Call",
+    "Ensemble",
+    "Figure",
+    "HilumError",
+    "Model",
+    "Network",
+    "PythonStep",
+    "System",
+    "Tensor",
+    "closure",
+    "find_model",
+]

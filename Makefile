@@ -1,0 +1,43 @@
+# Two commands do it all on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= out/demo
+
+.PHONY: install demo test lint format clean
+
+install: $(VENV)/.installed
+
+# segmentation-models-pytorch and timm ask for torchvision, whose dependencies would bring a second
+# build of torch; they work without them (export/compat.py).
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[server,export,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+	  segmentation-models-pytorch timm torchvision
+	touch $@
+
+# Exports with random weights, starts Triton, scores four generated X-rays.
+demo: install
+	$(BIN)/hilum phantom cxr --count 4 --out $(OUT)/xrays
+	$(BIN)/hilum export cxr-severity --network lung --network pspnet --weights random \
+	  --repository $(OUT)/model_repository
+	$(BIN)/hilum run cxr-severity $(OUT)/xrays --network pspnet \
+	  --repository $(OUT)/model_repository --out $(OUT)/results
+	@echo "Pictures and report: $(OUT)/results"
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist out *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,145 @@
+"""Many studies through one client: some in work at once, results in the order of the inputs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ..catalog.errors import InputError
+from .pipelines import PIPELINES, Pipeline, Result, Source
+
+if TYPE_CHECKING:
+    from .client import AsyncClient, Client
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one study of a batch.
+
+    Attributes
+    ----------
+    index
+        Place in the batch, from 0.
+    source
+        The input as it was given.
+    result, error
+        Exactly one of them is set.
+    seconds
+        From the start of reading to the result.
+    """
+
+    index: int
+    source: Any
+    result: Result | None
+    error: Exception | None
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """Name of the files that are written for this study: its number, never its file's name.
+
+        File names of studies often hold a patient's name or number.
+        """
+        return f"{self.index + 1:04d}"
+
+
+def choose(system: str, options: object | None, given: dict[str, Any]) -> tuple[Pipeline, Any]:
+    """The pipeline of `system` and its options, from a ready object or from keywords.
+
+    Raises
+    ------
+    InputError
+        For a system or an option that does not exist.
+    """
+    if system not in PIPELINES:
+        raise InputError(f"there is no system {system!r}; there are {', '.join(PIPELINES)}")
+    pipeline = PIPELINES[system]
+    if options is not None:
+        return pipeline, options
+    try:
+        return pipeline, pipeline.options_type(**given)
+    except TypeError as error:
+        known = ", ".join(pipeline.options_type.__dataclass_fields__)
+        raise InputError(f"{system}: {error}; its options are {known}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[T]):
+    """How each study of a batch is run, and what is done with its outcome at once.
+
+    Attributes
+    ----------
+    finish
+        Called with each outcome where it was computed, several at once, in any order: the place
+        to draw and write, since what it returns is all that is kept.
+    in_flight
+        Studies in work at once. As many finished ones wait, at most, for a slower one before them.
+    """
+
+    pipeline: Pipeline
+    options: Any
+    finish: Callable[[Outcome], T]
+    in_flight: int
+
+    def __post_init__(self) -> None:
+        if self.in_flight < 1:
+            raise InputError(f"{self.in_flight} studies in flight; it takes one or more")
+
+    def run(self, client: Client, sources: Iterable[Source]) -> Iterator[T]:
+        """Run in threads; yields in input order what `finish` returns."""
+
+        def work(index: int, source: Source) -> T:
+            start = time.perf_counter()
+            result, error = None, None
+            try:
+                result = client.drive(self.pipeline.study(source, self.options))
+            except Exception as failure:  # noqa: BLE001 - the batch goes on, the outcome tells
+                error = failure
+            return self.finish(Outcome(index, source, result, error, time.perf_counter() - start))
+
+        waiting: deque[Future[T]] = deque()
+        pool = ThreadPoolExecutor(self.in_flight, thread_name_prefix="hilum-study")
+        try:
+            for index, source in enumerate(sources):
+                waiting.append(pool.submit(work, index, source))
+                if len(waiting) >= 2 * self.in_flight:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    async def run_async(self, client: AsyncClient, sources: Iterable[Source]) -> AsyncIterator[T]:
+        """Run in the event loop; yields in input order what `finish` returns."""
+        gate = asyncio.Semaphore(self.in_flight)
+
+        async def work(index: int, source: Source) -> T:
+            async with gate:
+                start = time.perf_counter()
+                result, error = None, None
+                try:
+                    result = await client.drive(self.pipeline.study(source, self.options))
+                except Exception as failure:  # noqa: BLE001 - the batch goes on
+                    error = failure
+                outcome = Outcome(index, source, result, error, time.perf_counter() - start)
+                return await asyncio.to_thread(self.finish, outcome)
+
+        waiting: deque[asyncio.Task[T]] = deque()
+        try:
+            for index, source in enumerate(sources):
+                waiting.append(asyncio.create_task(work(index, source)))
+                if len(waiting) >= 2 * self.in_flight:
+                    yield await waiting.popleft()
+            while waiting:
+                yield await waiting.popleft()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)

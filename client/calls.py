@@ -1,0 +1,40 @@
+"""What a pipeline can ask of the client that runs it.
+
+A pipeline is a generator without any waiting of its own (`hilum.client.steps`); it needs no client
+to be written or called, since the client that drives it answers::
+
+    served = yield from calls.model("cxr_lung")
+    pixels = yield calls.Compute(lambda: prepare(image))
+    answer = yield from calls.infer("cxr_lung", {"image": pixels}, ["lung"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from numpy.typing import NDArray
+
+from .models import ModelInfo
+from .session import Inference
+from .steps import Ask, Compute, Sleep, Steps
+
+
+def infer(
+    model: str,
+    inputs: Mapping[str, NDArray],
+    outputs: Sequence[str],
+    *,
+    deadline_s: float | None = None,
+    output_shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Steps[Inference]:
+    """Run a model on arrays, see `Session.infer`."""
+    options = {"deadline_s": deadline_s, "output_shapes": output_shapes}
+    return (yield Ask("infer", (model, inputs, outputs), options))
+
+
+def model(name: str) -> Steps[ModelInfo]:
+    """Ask for the signature of a model as the server has it, see `Session.model`."""
+    return (yield Ask("model", (name,)))
+
+
+__all__ = ["Compute", "Inference", "ModelInfo", "Sleep", "Steps", "infer", "model"]

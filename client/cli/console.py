@@ -1,0 +1,121 @@
+"""What every command shares: the terminal, progress, exit codes, errors as one readable line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from types import TracebackType
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ...catalog import SYSTEMS, System
+from ...catalog.errors import ConnectionFailed, HilumError, InputError, ServerError
+
+out = Console(highlight=False, soft_wrap=True)
+"""Results go here (standard output)."""
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress, remarks and errors go here (standard error)."""
+
+
+class Exit(IntEnum):
+    """Exit codes of the command line."""
+
+    DONE = 0
+    STUDY_FAILED = 1
+    WRONG_USE = 2
+    NO_SERVER = 3
+
+
+def exit_code(error: HilumError) -> Exit:
+    """The exit code that an error ends a command with."""
+    no_server = isinstance(error, (ServerError, ConnectionFailed))
+    return Exit.NO_SERVER if no_server else Exit.WRONG_USE
+
+
+@contextmanager
+def errors_to_exit_codes() -> Iterator[None]:
+    """Turn errors of Hilum's own into one message on standard error and an exit code."""
+    try:
+        yield
+    except HilumError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}")
+        raise typer.Exit(exit_code(error)) from None
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        raise typer.Exit(130) from None
+
+
+class Steps:
+    """Progress of long work: a bar on a terminal, plain lines otherwise.
+
+    Use as a context manager; call :meth:`advance` once for each finished part.
+    """
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total, self._done = title, total, 0
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=err,
+            )
+
+    def __enter__(self) -> Steps:
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=self._total)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Tell what is being done now."""
+        if self._bar:
+            self._bar.update(self._task, description=f"{self._title}: {text}")
+
+    def advance(self, text: str) -> None:
+        """One part is done; `text` says which, for the plain line."""
+        self._done += 1
+        if self._bar:
+            self._bar.advance(self._task)
+        else:
+            err.print(f"{self._title} {self._done}/{self._total}: {text}", markup=False)
+
+
+def chosen_system(name: str) -> System:
+    """The system called `name`.
+
+    Raises
+    ------
+    InputError
+        With the names there are.
+    """
+    if name not in SYSTEMS:
+        raise InputError(f"there is no system {name!r}; there are {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+def default_repository() -> Path:
+    """The checkout's `model_repository/` in the current folder, or above it; else one here."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "model_repository").is_dir() and (folder / "catalog").is_dir():
+            return folder / "model_repository"
+    return here / "model_repository"

@@ -1,0 +1,94 @@
+"""`hilum export`: networks into a model repository, each with its parity certificate."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...catalog import SYSTEMS, System
+from ...catalog.errors import ExportError
+from .console import chosen_system, default_repository, err, errors_to_exit_codes, out
+
+
+class WeightsFrom(StrEnum):
+    """Where weights come from."""
+
+    STORE = "store"
+    RANDOM = "random"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the exported networks."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+def export(
+    systems: Annotated[
+        list[str] | None, typer.Argument(help="Systems to export (default: all).")
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="Only these networks; may be repeated.")
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(help="Model repository (default: the checkout's).")
+    ] = None,
+    weights: Annotated[
+        WeightsFrom, typer.Option(help="From the store, or random ones from a seed.")
+    ] = WeightsFrom.STORE,
+    store: Annotated[Path | None, typer.Option(help="Weights store.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Arithmetic inside the graph.")] = (
+        Precision.FP32
+    ),
+    onnx: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NETWORK=FILE", help="Serve this ONNX file in a network's place."),
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="seed=N, opset=N.")
+    ] = None,
+) -> None:
+    """Export networks as ONNX with certificates and all Triton configurations."""
+    from ...export.repository import export_system
+
+    with errors_to_exit_codes():
+        target = repository or default_repository()
+        chosen = [chosen_system(name) for name in systems or SYSTEMS]
+        if len(chosen) > 1 and (network or onnx):
+            raise ExportError("--network and --onnx belong to one system; name it")
+        for system in chosen:
+            certificates = export_system(
+                system,
+                networks=network or None,
+                repository=target,
+                weights=weights.value,
+                store=store,
+                precision=precision.value,
+                onnx={n: Path(file) for n, file in _pairs(onnx, "--onnx").items()},
+                options=_pairs(option, "--option"),
+                progress=lambda name, step: err.print(f"{name}: {step}", markup=False),
+            )
+            _tell(system, certificates)
+        out.print(f"Model repository: {target}", markup=False)
+
+
+def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    pairs = dict(item.partition("=")[::2] for item in given or [])
+    for name, value in pairs.items():
+        if not name or not value:
+            raise ExportError(f"{option} {name}: write NAME=VALUE")
+    return pairs
+
+
+def _tell(system: System, certificates: list[dict]) -> None:
+    for found in certificates:
+        network, parity = found["network"], found.get("parity")
+        compared = "served as given"
+        if parity:
+            compared = f"largest difference {parity['max_abs_error']:.1e} from {parity['against']}"
+        out.print(f"{system.name} {network}: {compared}; {found['weights']['source']}",
+                  markup=False)  # fmt: skip

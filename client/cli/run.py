@@ -1,0 +1,221 @@
+"""`hilum run SYSTEM INPUT… --out DIR`: studies in, report and pictures out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ...catalog.errors import InputError, RepositoryError
+from ..batch import Outcome
+from ..client import Client
+from ..options import ConnectionOptions
+from ..pictures.canvas import DISCLAIMER
+from ..pipelines import PIPELINES, Pipeline
+from ..results import Report, save_arrays, weights_entry
+from .console import Exit, Steps, default_repository, err, errors_to_exit_codes, out
+
+app = typer.Typer(no_args_is_help=True, help="Run a system over studies.")
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The options that every system's `run` has."""
+
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for report and pictures.")]
+    url: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Triton's gRPC; without it one is started.")
+    ] = None
+    repository: Annotated[
+        Path | None, typer.Option(help="Model repository for the server that is started.")
+    ] = None
+    save_arrays: Annotated[bool, typer.Option(help="Keep masks as NAME.npz.")] = False
+    pictures: Annotated[bool, typer.Option(help="Write a picture for each study.")] = True
+    in_flight: Annotated[int, typer.Option(min=1, help="Studies in work at once.")] = 4
+    transport: Annotated[str, typer.Option(help="auto, grpc or shm.")] = "auto"
+    retry_window: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a server that went away.")
+    ] = 30.0
+    deadline: Annotated[float, typer.Option(min=0.001, help="Seconds for one request.")] = 300.0
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="Certificates to trust (PEM); turns TLS on.")
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False
+
+
+def _command(pipeline: Pipeline) -> Any:
+    """The command of one system: the common options and those of its pipeline."""
+    own = [f.name for f in dataclasses.fields(pipeline.options_type)]
+
+    @functools.wraps(_run)
+    def command(**given: Any) -> None:
+        with errors_to_exit_codes():
+            options = pipeline.options_type(**{k: given.pop(k) for k in own})
+            inputs = given.pop("inputs")
+            _run(pipeline, inputs, options, Common(**given))
+
+    command.__doc__ = f"{pipeline.system.summary}. {pipeline.system.paper}"
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [_inputs_parameter(pipeline), *_parameters(Common), *_parameters(pipeline.options_type)]
+    )
+    return command
+
+
+def _inputs_parameter(pipeline: Pipeline) -> inspect.Parameter:
+    annotation = Annotated[
+        list[Path], typer.Argument(help=f"Files, or folders with one {pipeline.noun} a file.")
+    ]
+    return inspect.Parameter("inputs", inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+
+
+def _parameters(options_type: type) -> Iterator[inspect.Parameter]:
+    """The fields of an options class as parameters that Typer understands."""
+    hints = inspect.get_annotations(options_type, eval_str=True)
+    for f in dataclasses.fields(options_type):
+        annotation = hints[f.name]
+        if "help" in f.metadata:
+            annotation = Annotated[annotation, typer.Option(help=f.metadata["help"])]
+        default = inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
+        yield inspect.Parameter(
+            f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
+
+
+def _run(pipeline: Pipeline, inputs: list[Path], options: Any, common: Common) -> None:
+    studies = [study for path in inputs for study in pipeline.find(path)]
+    if not studies:
+        raise InputError(f"no {pipeline.noun} in {', '.join(map(str, inputs))}")
+    rows: dict[str, dict[str, str]] = {}
+    with _client(pipeline, options, common) as client:
+        report = _report(client, pipeline, options, common, len(studies))
+        try:
+            _process(client, pipeline, studies, options, common, report, rows)
+        finally:
+            path = report.save()
+    if common.as_json:
+        out.print(json.dumps(report.as_dict(), indent=2), markup=False)
+    else:
+        _show(report, rows)
+        err.print(f"Report: {path}", markup=False)
+    if report.failed:
+        raise typer.Exit(Exit.STUDY_FAILED)
+
+
+@contextmanager
+def _client(pipeline: Pipeline, options: Any, common: Common) -> Iterator[Client]:
+    """A client of the server that was named, or of one that is started for the run."""
+    settings = {
+        "transport": common.transport,
+        "deadline_s": common.deadline,
+        "retry_window_s": common.retry_window,
+        "tls": common.tls_ca is not None,
+        "tls_root_certificates": common.tls_ca,
+    }
+    if common.url is not None:
+        if common.repository is not None:
+            raise InputError("--url names a running server and --repository starts one; give one")
+        with Client(ConnectionOptions(url=common.url, **settings)) as client:
+            yield client
+        return
+    from ...server.launcher import TritonServer
+
+    models = pipeline.models(options)
+    repository = common.repository or default_repository()
+    with (
+        TritonServer(repository, models=models, progress=_say) as server,
+        Client(ConnectionOptions(url=server.grpc_url, **settings)) as client,
+    ):
+        yield client
+
+
+def _say(progress: Any) -> None:
+    err.print(f"server: {len(progress.loaded)} of {progress.total} models loaded", markup=False)
+
+
+def _report(client: Client, pipeline: Pipeline, options: Any, common: Common, total: int) -> Report:
+    missing = [m for m in pipeline.models(options) if m not in client.models()]
+    if missing:
+        raise RepositoryError(
+            f"the server does not serve {', '.join(missing)}; export it "
+            f"(hilum export {pipeline.system.name}) and start the server anew"
+        )
+    about = client.about() or {"models": {}}
+    weights = [weights_entry(m, about["models"].get(m)) for m in pipeline.networks(options)]
+    report = Report.begin(
+        common.out_dir,
+        system=pipeline.system.name,
+        mode=options.mode,
+        weights=weights,
+        server=client.describe(),
+        total=total,
+    )
+    if note := report.head["weights_note"]:
+        err.print(f"[bold yellow]{note}[/]")
+    return report
+
+
+def _process(
+    client: Client,
+    pipeline: Pipeline,
+    studies: list[Path],
+    options: Any,
+    common: Common,
+    report: Report,
+    rows: dict[str, dict[str, str]],
+) -> None:
+    """Run the studies; what a study leaves behind is written where it was computed."""
+    note = report.head["weights_note"]
+
+    def finish(outcome: Outcome) -> tuple[Outcome, list[str]]:
+        files: list[str] = []
+        if outcome.result is not None:
+            rows[outcome.name] = outcome.result.row()
+            if common.pictures:
+                files += outcome.result.write_pictures(common.out_dir, outcome.name, note)
+            if common.save_arrays:
+                files.append(save_arrays(common.out_dir, outcome.name, outcome.result.arrays()))
+        return outcome, files
+
+    batch = client.run_many(
+        pipeline.system.name, studies, in_flight=common.in_flight, options=options, finish=finish
+    )
+    with Steps(pipeline.noun + "s", len(studies)) as steps:
+        for outcome, files in batch:
+            report.add(outcome, files)
+            steps.advance(f"{outcome.name} {outcome.result.status if outcome.result else 'failed'}")
+            if outcome.error is not None:
+                err.print(f"{outcome.name} ({studies[outcome.index].name}): {outcome.error}",
+                          markup=False)  # fmt: skip
+
+
+def _show(report: Report, rows: dict[str, dict[str, str]]) -> None:
+    """Print one line for each study; the columns are the pipeline's own."""
+    results = report.as_dict()["results"]
+    columns = list(next(iter(rows.values()), {"status": ""}))
+    table = Table("", "input", *columns, box=None, pad_edge=False)
+    for entry in results:
+        row = rows.get(entry["name"], {"status": entry["status"]})
+        table.add_row(
+            entry["name"], escape(Path(entry["input"]).name), *(row.get(c, "") for c in columns)
+        )
+    out.print(table)
+    out.print(DISCLAIMER)
+
+
+for _pipeline in PIPELINES.values():
+    app.command(_pipeline.system.name)(_command(_pipeline))
+
+
+@app.callback()
+def _group() -> None:
+    """Keep one system a sub-command while it is the only one."""

@@ -1,0 +1,59 @@
+"""`hilum weights`: published checkpoints into the store, and what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from .console import chosen_system, err, errors_to_exit_codes, out
+
+app = typer.Typer(no_args_is_help=True, help="Published checkpoints and the weights store.")
+
+Store = Annotated[
+    Path | None,
+    typer.Option(help="Weights store (default: HILUM_STORE, else the user's data folder)."),
+]
+
+
+@app.command("import")
+def import_weights(
+    system: Annotated[str, typer.Argument(help="Name of the system.")],
+    path: Annotated[Path, typer.Argument(help="Folder with the published checkpoints.")],
+    store: Store = None,
+) -> None:
+    """Check the published checkpoints below a folder and put them into the store."""
+    from ...export import store as weights
+
+    with errors_to_exit_codes():
+        cards = weights.import_weights(
+            chosen_system(system),
+            path,
+            store,
+            lambda network: err.print(f"reading {network}", markup=False),
+        )
+        for card in cards:
+            out.print(f"{card.network}: {card.tensors} tensors from {card.source}", markup=False)
+        out.print(f"in {weights.store_folder(store)}", markup=False)
+
+
+@app.command("list")
+def list_weights(store: Store = None) -> None:
+    """Show the weights in the store."""
+    from ...export import store as weights
+
+    with errors_to_exit_codes():
+        cards = weights.list_store(store)
+        if not cards:
+            out.print(
+                f"no weights in {weights.store_folder(store)}; "
+                "fetch them with `hilum weights import SYSTEM DIR`",
+                markup=False,
+            )
+            return
+        table = Table("system", "network", "source", "sha256", "imported", box=None)
+        for card in cards:
+            table.add_row(card.system, card.network, card.source, card.sha256[:12], card.date)
+        out.print(table)

@@ -1,0 +1,106 @@
+"""What a server tells about its models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from ..catalog import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Signature of a model as the server has it; shapes are without the batch axis, -1 is any.
+
+    Attributes
+    ----------
+    max_batch
+        Largest batch; 0 for a model without a batch axis.
+    """
+
+    name: str
+    versions: tuple[str, ...]
+    max_batch: int
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """An entry of the server's repository; `state` is ``READY`` when the model can be used."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatistics:
+    """What a server counted for one model since it started; times are sums in seconds.
+
+    Attributes
+    ----------
+    inferences
+        Images, slices …: a request with a batch of 8 counts 8.
+    executions
+        Runs of the network; fewer than `inferences` where requests were batched.
+    successes, failures
+        Requests.
+    """
+
+    inferences: int
+    executions: int
+    successes: int
+    failures: int
+    success_s: float
+    queue_s: float
+    compute_input_s: float
+    compute_infer_s: float
+    compute_output_s: float
+
+
+def read_model(metadata: Any, config: Any) -> ModelInfo:
+    """A `ModelInfo` from ``ModelMetadataResponse`` and ``ModelConfigResponse``."""
+    max_batch = config.config.max_batch_size
+
+    def tensors(entries: Any) -> Mapping[str, Tensor]:
+        first = 1 if max_batch > 0 else 0  # metadata shows the batch axis, our shapes do not
+        return MappingProxyType(
+            {t.name: Tensor(t.name, t.datatype, tuple(t.shape)[first:]) for t in entries}
+        )
+
+    return ModelInfo(
+        name=metadata.name,
+        versions=tuple(metadata.versions),
+        max_batch=max_batch,
+        inputs=tensors(metadata.inputs),
+        outputs=tensors(metadata.outputs),
+    )
+
+
+def read_index(index: Any) -> tuple[ModelState, ...]:
+    """The entries of a ``RepositoryIndexResponse``."""
+    return tuple(ModelState(m.name, m.version, m.state, m.reason) for m in index.models)
+
+
+def read_statistics(response: Any) -> ModelStatistics:
+    """The figures of a ``ModelStatisticsResponse``, summed over the model's versions."""
+    entries = response.model_stats
+
+    def seconds(part: str) -> float:
+        return sum(getattr(e.inference_stats, part).ns for e in entries) / 1e9
+
+    return ModelStatistics(
+        inferences=sum(e.inference_count for e in entries),
+        executions=sum(e.execution_count for e in entries),
+        successes=sum(e.inference_stats.success.count for e in entries),
+        failures=sum(e.inference_stats.fail.count for e in entries),
+        success_s=seconds("success"),
+        queue_s=seconds("queue"),
+        compute_input_s=seconds("compute_input"),
+        compute_infer_s=seconds("compute_infer"),
+        compute_output_s=seconds("compute_output"),
+    )

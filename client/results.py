@@ -1,0 +1,127 @@
+"""The report of a run: `report.json`, kept up to date while the run goes on, and arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batch import Outcome
+from .pictures.canvas import DISCLAIMER
+
+FAILED = "failed"
+"""Status of a study that gave no result."""
+
+_SAVE_EVERY_S = 5.0
+
+
+def weights_entry(model: str, certificate: Mapping[str, Any] | None) -> dict[str, Any]:
+    """One network of the report's `weights`, from the certificate that the server tells."""
+    if certificate is None:
+        return {"network": model, "source": "unknown", "sha256": None}
+    weights = certificate["weights"]
+    return {k: weights[k] for k in ("network", "source", "sha256")}
+
+
+def weights_note(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Whose weights made a result, for pictures and reports; empty for imported checkpoints."""
+    if any(str(e["source"]).startswith("random") for e in entries):
+        return "RANDOM WEIGHTS: not the published networks, the result means nothing."
+    if any(e["source"] == "unknown" for e in entries):
+        return "Weights unknown: the server does not tell."
+    return ""
+
+
+@dataclass(slots=True)
+class Report:
+    """Collects outcomes and writes them to `folder`, so that an interrupted run keeps its results.
+
+    Attributes
+    ----------
+    head
+        The report's fields before `results`.
+    """
+
+    folder: Path
+    head: dict[str, Any]
+    total: int
+    _entries: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _saved: float = 0.0
+
+    @classmethod
+    def begin(
+        cls,
+        folder: Path,
+        *,
+        system: str,
+        mode: str,
+        weights: Sequence[Mapping[str, Any]],
+        server: Mapping[str, Any],
+        total: int,
+    ) -> Report:
+        """Start the report of `total` studies in `folder`, which is created."""
+        folder.mkdir(parents=True, exist_ok=True)
+        head = {
+            "system": system,
+            "mode": mode,
+            "hilum_version": version("hilum"),
+            "disclaimer": DISCLAIMER,
+            "weights": list(weights),
+            "weights_note": weights_note(weights),
+            "server": dict(server),
+        }
+        return cls(folder, head, total)
+
+    def add(self, outcome: Outcome, files: Sequence[str] = ()) -> None:
+        """Enter one outcome with the names of its files; now and then the report is saved."""
+        entry: dict[str, Any] = {"input": _label(outcome), "name": outcome.name}
+        if outcome.result is not None:
+            entry |= outcome.result.report()
+        else:
+            entry |= {"status": FAILED, "error": str(outcome.error)}
+        entry |= {"seconds": round(outcome.seconds, 4), "files": list(files)}
+        self._entries[outcome.index] = entry
+        if time.monotonic() - self._saved > _SAVE_EVERY_S:
+            self.save()
+
+    @property
+    def failed(self) -> int:
+        """How many studies gave no result so far."""
+        return sum(e["status"] == FAILED for e in self._entries.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole report."""
+        results = [self._entries[i] for i in sorted(self._entries)]
+        counts = Counter(e["status"] for e in results)
+        counts["missing"] = self.total - len(results)
+        summary = {"studies": self.total} | {k: v for k, v in sorted(counts.items()) if v}
+        return self.head | {"summary": summary, "results": results}
+
+    def save(self) -> Path:
+        """Write `report.json`, whole or not at all."""
+        path = self.folder / "report.json"
+        partial = path.with_suffix(".json.partial")
+        partial.write_text(json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
+        os.replace(partial, path)  # noqa: PTH105 - atomic, also over an old report
+        self._saved = time.monotonic()
+        return path
+
+
+def save_arrays(folder: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Write ``<name>.npz``; returns the file's name."""
+    np.savez_compressed(folder / f"{name}.npz", **dict(arrays))
+    return f"{name}.npz"
+
+
+def _label(outcome: Outcome) -> str:
+    source = outcome.source
+    return str(source) if isinstance(source, (str, Path)) else f"#{outcome.index + 1}"

@@ -1,0 +1,205 @@
+"""A small model repository and the server of it that the client's tests share."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import onnx
+import pytest
+from hilum.client.listener import Listener, identify
+from hilum.server.arguments import Ports, Settings, arguments
+from hilum.server.assemble import assemble_backends
+from hilum.server.environment import server_environment
+from hilum.server.find import find_server
+from hilum.server.launcher import TritonServer, free_ports
+from onnx import TensorProto, helper
+
+_ONNX_CONFIG = """
+backend: "onnxruntime"
+max_batch_size: {batch}
+input [ {{ name: "{input}" data_type: TYPE_{dtype} dims: {dims} }} ]
+output [ {{ name: "{output}" data_type: TYPE_{dtype} dims: {out_dims} }} ]
+instance_group [ {{ count: 1 kind: KIND_CPU }} ]
+"""
+
+_SLOW_MODEL = """
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            seconds = pb_utils.get_input_tensor_by_name(request, "seconds").as_numpy()
+            if seconds[0] < 0:
+                code = pb_utils.TritonError.INVALID_ARG
+                if seconds[0] == -2:
+                    self.refusals = getattr(self, "refusals", 0) + 1
+                    code = pb_utils.TritonError.UNAVAILABLE
+                if code == pb_utils.TritonError.INVALID_ARG or self.refusals % 3:
+                    error = pb_utils.TritonError("refused", code)
+                    answers.append(pb_utils.InferenceResponse([], error))
+                    continue
+            time.sleep(max(0.0, float(seconds[0])))
+            done = np.tile(seconds, 100_000).astype(np.float32)
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("done", done)]))
+        return answers
+"""
+
+_ABOUT_MODEL = """
+import json
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        text = json.dumps({"version": "0.1.0", "models": {"cxr_lung": {"source": "random"}}})
+        told = pb_utils.Tensor("json", np.frombuffer(text.encode(), np.uint8))
+        return [pb_utils.InferenceResponse([told]) for _ in requests]
+"""
+
+_PYTHON_CONFIG = """
+backend: "python"
+max_batch_size: 0
+input [ {{ name: "{input}" data_type: TYPE_{in_type} dims: [ 1 ] }} ]
+output [ {{ name: "{output}" data_type: TYPE_{out_type} dims: [ {size} ] }} ]
+instance_group [ {{ count: 1 kind: KIND_CPU }} ]
+"""
+
+
+def _write_onnx(folder: Path, node: onnx.NodeProto, config: dict[str, object]) -> None:
+    element = getattr(
+        TensorProto, {"FP32": "FLOAT"}.get(str(config["dtype"]), str(config["dtype"]))
+    )
+    first = ["N"] if config["batch"] else []
+
+    def value(name: str, dims: str) -> onnx.ValueInfoProto:
+        numbers = [int(d) for d in str(config[dims]).strip("[] ").split(",")]
+        shape = [*first, *(f"d{i}" if d < 0 else d for i, d in enumerate(numbers))]
+        return helper.make_tensor_value_info(str(config[name]), element, shape)
+
+    graph = helper.make_graph([node], "g", [value("input", "dims")], [value("output", "out_dims")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (folder / "1").mkdir(parents=True)
+    onnx.save(model, str(folder / "1" / "model.onnx"))
+    (folder / "config.pbtxt").write_text(_ONNX_CONFIG.format(**config))
+
+
+def _write_python(folder: Path, code: str, **config: object) -> None:
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.py").write_text(code)
+    (folder / "config.pbtxt").write_text(_PYTHON_CONFIG.format(**config))
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models that show how tensors travel.
+
+    `small`: FP32 [N, 16], identity. `picture`: UINT8 [N, 64, 64, 3], doubled along the rows.
+    `dynamic`: FP32 [-1], identity. `slow`: FP32 [1], sleeps so many seconds; -1 is an
+    invalid argument; of every three requests with -2 the first two are refused as UNAVAILABLE.
+    """
+    root = tmp_path_factory.mktemp("repository")
+    identity = helper.make_node("Identity", ["x"], ["y"])
+    _write_onnx(
+        root / "small",
+        identity,
+        {"batch": 8, "dtype": "FP32", "input": "x", "output": "y", "dims": "[ 16 ]",
+         "out_dims": "[ 16 ]"},
+    )  # fmt: skip
+    _write_onnx(
+        root / "dynamic",
+        identity,
+        {"batch": 0, "dtype": "FP32", "input": "x", "output": "y", "dims": "[ -1 ]",
+         "out_dims": "[ -1 ]"},
+    )  # fmt: skip
+    _write_onnx(
+        root / "picture",
+        helper.make_node("Concat", ["image", "image"], ["doubled"], axis=1),
+        {"batch": 8, "dtype": "UINT8", "input": "image", "output": "doubled",
+         "dims": "[ 64, 64, 3 ]", "out_dims": "[ 128, 64, 3 ]"},
+    )  # fmt: skip
+    _write_python(
+        root / "slow", _SLOW_MODEL, input="seconds", in_type="FP32", output="done",
+        out_type="FP32", size=100_000,
+    )  # fmt: skip
+    _write_python(
+        root / "hilum_about", _ABOUT_MODEL, input="query", in_type="UINT8", output="json",
+        out_type="UINT8", size=-1,
+    )  # fmt: skip
+    return root
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[TritonServer]:
+    """A server of the whole repository, with HTTP; no test stops it."""
+    with TritonServer(repository, http=True) as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: TritonServer) -> str:
+    """Address of the shared server."""
+    return server.grpc_url
+
+
+@pytest.fixture
+def make_server(repository: Path) -> Iterator[Callable[..., TritonServer]]:
+    """Start servers of a test's own, by default of `small` alone, that a test may kill."""
+    started: list[TritonServer] = []
+
+    def make(port: int | None = None, models: tuple[str, ...] = ("small",)) -> TritonServer:
+        ports = Ports(port or free_ports(1)[0], free_ports(1)[0])
+        started.append(TritonServer(repository, models=models, ports=ports))
+        return started[-1].start()
+
+    yield make
+    for one in started:
+        one.stop(grace=0)
+
+
+@pytest.fixture(scope="session")
+def bare_server(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., AbstractContextManager[int]]:
+    """Start a server of `small` with options that the launcher does not have; gives its port."""
+
+    @contextmanager
+    def serve(*options: str) -> Iterator[int]:
+        found = find_server()
+        folder = tmp_path_factory.mktemp("bare")
+        (folder / "repository").mkdir()
+        (folder / "repository" / "small").symlink_to(repository / "small")
+        port, metrics = free_ports(2)
+        settings = Settings(
+            repository=folder / "repository",
+            tag=folder.name,
+            ports=Ports(port, metrics),
+            backends=assemble_backends(found, folder / "backends"),
+        )
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [found.binary, *arguments(found, settings), *options],
+                env=server_environment(found.binary), stdout=log, stderr=log,
+            )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 60
+            while identify("127.0.0.1", port, 0.2) is Listener.REFUSED:
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(30)
+
+    return serve

@@ -1,0 +1,1 @@
+"""After a network: masks, zones, scores."""

@@ -1,0 +1,1 @@
+"""Before a network: readers of images and array functions."""

@@ -20,7 +20,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Normalisation of every network but the DPN-98 one, in R, G, B order, on a 0…1 scale."""
 
 DPN_MEAN = (124 / 255, 117 / 255, 104 / 255)
-DPN_STD = (1 / (0.0167 * 255),) * 3
+DPN_STD = (1 / (0.0167 * 255), 1 / (0.0167 * 255), 1 / (0.0167 * 255))
 """Normalisation of the network with the DPN-98 encoder."""
 
 LUNG_SIZE = 512

@@ -1,0 +1,1 @@
+"""Find, start, watch and stop a Triton server; the code that runs inside it."""

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hilum.catalog import SYSTEMS
+from hilum.catalog import cxr_severity as cxr
+from hilum.server.launcher import TritonServer
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))  # for helper modules that several rooms share
+
+STANDINS = {"manet": (544, 0.9), "fpn": (384, 0.9), "pan": (544, 0.5), "linknet": (544, 0.2)}
+"""Stage II stand-ins: input side and image-level probability, by the network they replace."""
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +32,26 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("no folder with real images and published tables beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def standin_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository that serves analytic stand-ins through `--onnx`: small, quick, exact."""
+    import standins
+    from hilum.export.repository import export_system
+
+    folder = tmp_path_factory.mktemp("standins")
+    files = {"lung": standins.write_lung(folder / "lung.onnx")}
+    for name, (side, cls) in STANDINS.items():
+        files[name] = standins.write_disease(folder / f"{name}.onnx", side, cls)
+    repository = folder / "repository"
+    export_system(SYSTEMS["cxr-severity"], repository=repository, onnx=files)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def standin_server(standin_repository: Path) -> Iterator[TritonServer]:
+    """A running Triton with the ensembles of all stand-ins."""
+    models = [cxr.ENSEMBLES[name].model for name in STANDINS]
+    with TritonServer(standin_repository, models=models) as server:
+        yield server

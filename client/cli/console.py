@@ -17,7 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ...catalog import SYSTEMS, System
 from ...catalog.errors import ConnectionFailed, HilumError, InputError, ServerError
 
-out = Console(highlight=False, soft_wrap=True)
+_PLAIN_WIDTH = 160
+"""Columns of tables that do not go to a terminal."""
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 """Results go here (standard output)."""
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)

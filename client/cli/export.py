@@ -77,10 +77,12 @@ def export(
 
 
 def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
-    pairs = dict(item.partition("=")[::2] for item in given or [])
-    for name, value in pairs.items():
+    pairs: dict[str, str] = {}
+    for item in given or []:
+        name, _, value = item.partition("=")
         if not name or not value:
-            raise ExportError(f"{option} {name}: write NAME=VALUE")
+            raise ExportError(f"{option} {item}: write NAME=VALUE")
+        pairs[name] = value
     return pairs
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -24,6 +24,9 @@ from ..pictures.canvas import DISCLAIMER
 from ..pipelines import PIPELINES, Pipeline
 from ..results import Report, save_arrays, weights_entry
 from .console import Exit, Steps, default_repository, err, errors_to_exit_codes, out
+
+if TYPE_CHECKING:
+    from ...server.launcher import Progress
 
 app = typer.Typer(no_args_is_help=True, help="Run a system over studies.")
 
@@ -132,13 +135,13 @@ def _client(pipeline: Pipeline, options: Any, common: Common) -> Iterator[Client
     models = pipeline.models(options)
     repository = common.repository or default_repository()
     with (
-        TritonServer(repository, models=models, progress=_say) as server,
+        TritonServer(repository, models=models, progress=_say, grace=0) as server,
         Client(ConnectionOptions(url=server.grpc_url, **settings)) as client,
     ):
         yield client
 
 
-def _say(progress: Any) -> None:
+def _say(progress: Progress) -> None:
     err.print(f"server: {len(progress.loaded)} of {progress.total} models loaded", markup=False)
 
 

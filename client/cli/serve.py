@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import Exit, default_repository, err, errors_to_exit_codes, out
+
+if TYPE_CHECKING:
+    from ...server.arguments import Ports
+    from ...server.launcher import TritonServer
 
 
 def serve(
@@ -40,18 +44,15 @@ def serve(
     from ...server.launcher import TritonServer
 
     with errors_to_exit_codes():
-        server = TritonServer(
-            repository or default_repository(),
-            models=model or None,
-            host=host,
-            ports=Ports(grpc_port, metrics_port, http_port),
-            instances=instances,
-            threads=threads,
-        )
+        folder = repository or default_repository()
+        ports = Ports(grpc_port, metrics_port, http_port)
         if print_args:
-            for argument in server.command():
-                out.print(argument, markup=False)
+            _print_args(folder, host, ports)
             return
+        server = TritonServer(
+            folder, models=model or None, host=host, ports=ports,
+            instances=instances, threads=threads,
+        )  # fmt: skip
         code = serve_foreground(server, _ready, lambda line: err.print(line, markup=False))
         if code:
             err.print(f"the server ended by itself (exit code {code}); its log: {server.log}",
@@ -59,5 +60,18 @@ def serve(
             raise typer.Exit(Exit.NO_SERVER)
 
 
-def _ready(server: object) -> None:
-    out.print(f"ready: gRPC {server.grpc_url}", markup=False)  # type: ignore[attr-defined]
+def _print_args(repository: Path, host: str, ports: Ports) -> None:
+    from ...server.arguments import Settings, print_args
+    from ...server.find import find_server
+
+    found = find_server()
+    out.print(print_args(found, Settings(repository.resolve(), "hilum", host, ports)), markup=False)
+    if found.needs_backends:
+        err.print("This server has no onnxruntime backend; `hilum serve` also gives it Hilum's.")
+
+
+def _ready(server: TritonServer) -> None:
+    out.print(f"ready: gRPC {server.grpc_url}, metrics {server.metrics_url}", markup=False)
+    if server.staged is not None and server.staged.left_out:
+        for name, reason in server.staged.left_out.items():
+            out.print(f"not served: {name} ({reason})", markup=False)

@@ -80,7 +80,7 @@ class Canvas:
     def tint(self, mask: NDArray[np.bool_], colour: Colour, strength: float = 0.45) -> None:
         """Blend `colour` over the pixels of `mask` (bool, as shown)."""
         under = self._rgb[mask].astype(np.float32)
-        self._rgb[mask] = np.rint(under * (1 - strength) + np.float32(colour) * strength)
+        self._rgb[mask] = np.rint(under * (1 - strength) + np.array(colour, np.float32) * strength)
 
     def outline(self, mask: NDArray[np.bool_], colour: Colour, thickness: int = 2) -> None:
         """Draw the contours of `mask` (bool, as shown)."""

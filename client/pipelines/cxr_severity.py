@@ -200,7 +200,7 @@ class CxrSeverity:
         """
         ensemble = cxr.ENSEMBLES[options.network].model
         served = yield from calls.model(ensemble)
-        side = served.inputs["image"].shape[-2]
+        side = int(served.inputs["image"].shape[-2])
         xray, image = yield calls.Compute(lambda: _prepare(source, options.mode, side))
         answer = yield from calls.infer(
             ensemble,

@@ -1,0 +1,373 @@
+"""Start a Triton server on this machine, wait until it is ready, stop it without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..catalog.errors import ServerError
+from . import leftovers, logs
+from .arguments import LogLevel, Ports, Settings, arguments
+from .assemble import assemble_backends, networks_use_gpus
+from .configuration import OPTIONAL_FIELDS
+from .environment import server_environment
+from .find import ServerBinary, find_server
+from .folders import log_folder, runtime_root
+from .readiness import answers_as
+from .stage import Resources, Staged, stage
+from .supervisor import Order
+
+_ATTEMPTS = 4
+"""Starts with new free ports when another process takes one before the server does."""
+
+_MARGIN = 10.0
+"""Seconds that the supervisor may take for its own cleaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a start has come; models by name."""
+
+    loaded: tuple[str, ...]
+    loading: tuple[str, ...]
+    total: int
+    seconds: float
+
+
+class _PortTaken(Exception):  # noqa: N818 - never leaves this module
+    """Another process bound a port after it was found free."""
+
+
+class TritonServer:
+    """A Triton server that lives as long as this object is entered, or until `stop`.
+
+    Whatever happens to this process, the server goes with it.
+
+    Parameters
+    ----------
+    repository
+        A model repository as `hilum export` writes it.
+    models
+        Names of the Triton models to serve, with what they call; None: all that are complete.
+    host
+        Address to bind; the loopback by default, since Triton asks nobody who they are.
+    ports
+        None: free ones.
+    instances, threads
+        Copies of each network, and CPU threads of each copy; None: what fits the machine.
+    http
+        Serve HTTP besides gRPC, when `ports` are free ones.
+    log_dir
+        None: the user's state folder, which keeps the last ten logs.
+    timeout
+        Seconds until the server must be ready.
+    grace
+        Seconds that requests in flight get when the server is stopped.
+    progress
+        Called while the models load, whenever something changed.
+    drain
+        Called before the server is told to stop, while it still answers.
+
+    Examples
+    --------
+    >>> with TritonServer("model_repository", models=["cxr_severity_manet"]) as server:
+    ...     print(server.grpc_url)
+    127.0.0.1:41237
+    """
+
+    def __init__(
+        self,
+        repository: Path | str,
+        *,
+        models: Iterable[str] | None = None,
+        host: str = "127.0.0.1",
+        ports: Ports | None = None,
+        instances: int | None = None,
+        threads: int | None = None,
+        http: bool = False,
+        log_dir: Path | None = None,
+        log_level: LogLevel = "info",
+        timeout: float = 600.0,
+        grace: float = 10.0,
+        progress: Callable[[Progress], None] | None = None,
+        drain: Callable[[], None] | None = None,
+    ) -> None:
+        self.repository = Path(repository)
+        self.models = None if models is None else tuple(models)
+        self.host = host
+        self.timeout, self.grace, self.drain = timeout, grace, drain
+        self.log_level: LogLevel = log_level
+        self.log: Path | None = None
+        self.staged: Staged | None = None
+        self.resources: Resources | None = None
+        self.binary: ServerBinary | None = None
+        self.pid: int | None = None
+        self._instances, self._threads = instances, threads
+        self._wanted_ports, self._http = ports, http
+        self._log_dir, self._progress = log_dir, progress
+        self._ports = ports or Ports()
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._tag = ""
+        self._owner = 0
+
+    @property
+    def grpc_url(self) -> str:
+        """``host:port`` for clients on this machine."""
+        return f"{_reachable(self.host)}:{self._ports.grpc}"
+
+    @property
+    def http_url(self) -> str | None:
+        """``host:port`` of the HTTP service, None when it is off."""
+        return None if self._ports.http is None else f"{_reachable(self.host)}:{self._ports.http}"
+
+    @property
+    def metrics_url(self) -> str:
+        """URL of the Prometheus metrics."""
+        return f"http://{_reachable(self.host)}:{self._ports.metrics}/metrics"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server runs."""
+        return self._supervisor is not None and self.poll() is None
+
+    def poll(self) -> int | None:
+        """The exit code of a server that ended by itself (128 + signal when it was killed).
+
+        None while it runs, before `start` and after `stop`.
+        """
+        return None if self._supervisor is None else self._supervisor.poll()
+
+    def start(self) -> Self:
+        """Start the server and wait until every model is ready.
+
+        Raises
+        ------
+        RepositoryError
+            When the repository lacks what is to be served.
+        ServerError
+            When there is no server, it does not start, or it is not ready in time; with the lines
+            of its log that tell why.
+        """
+        if self.alive:
+            return self
+        found = self.binary = find_server()
+        gpu = networks_use_gpus(found)
+        self.resources = Resources.of_machine(self._instances, self._threads, gpu)
+        leftovers.clean_dead(runtime_root())
+        for attempt in range(_ATTEMPTS):
+            self._ports = self._choose_ports()
+            try:
+                self._launch(found, self.resources)
+                self._wait_until_ready()
+            except _PortTaken:
+                self._abandon()
+                if self._wanted_ports is not None or attempt == _ATTEMPTS - 1:
+                    raise self._failure("cannot bind its ports") from None
+            except BaseException:
+                self._abandon()
+                raise
+            else:
+                return self
+        raise AssertionError
+
+    def stop(self, grace: float | None = None) -> None:
+        """Stop the server and wait until it, its processes and its shared memory are gone.
+
+        Parameters
+        ----------
+        grace
+            Seconds for requests in flight; 0 kills at once, which loses nothing when there are
+            none. None: as given to the constructor.
+        """
+        supervisor = self._supervisor
+        if supervisor is None or self._owner != os.getpid():
+            return  # a forked child does not own the server
+        if supervisor.poll() is None and self.drain is not None:
+            self.drain()
+        grace = self.grace if grace is None else grace
+        assert supervisor.stdin is not None  # noqa: S101 - opened in _launch
+        with contextlib.suppress(OSError):  # the supervisor may be gone already
+            supervisor.stdin.write(f"{grace}\n".encode())
+            supervisor.stdin.flush()
+        with contextlib.suppress(OSError):
+            supervisor.stdin.close()
+        if supervisor.stdout is not None:
+            supervisor.stdout.close()
+        try:
+            supervisor.wait(grace + _MARGIN)
+        except subprocess.TimeoutExpired:
+            supervisor.kill()
+            supervisor.wait()
+        if self.pid is not None and supervisor.returncode < 0:
+            leftovers.kill_session(self.pid)
+        leftovers.remove(self._tag, runtime_root())
+        self._supervisor = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _choose_ports(self) -> Ports:
+        if self._wanted_ports is None:
+            grpc, metrics, http = free_ports(3, self.host)
+            return Ports(grpc, metrics, http if self._http else None)
+        for port in self._wanted_ports.all():
+            if not _is_free(self.host, port):
+                raise ServerError(
+                    f"port {port} of {self.host} is in use by another process; stop it or choose "
+                    "another port"
+                )
+        return self._wanted_ports
+
+    def _launch(self, found: ServerBinary, resources: Resources) -> None:
+        """Start the supervisor, prepare the runtime folder under its tag, send its order."""
+        environment = server_environment(found.binary)
+        with logs.new_log(self._log_dir or log_folder()) as log:
+            self.log = Path(log.name)
+            supervisor = subprocess.Popen(
+                [sys.executable, "-P", "-m", "hilum.server.supervisor"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._supervisor, self._owner, self.pid = supervisor, os.getpid(), None
+        self._tag = leftovers.tag_of(supervisor.pid)
+        root = runtime_root()
+        argv = self._prepare(found, resources, root / self._tag)
+        order = Order(argv, environment, self._tag, str(root), self.grace)
+        assert supervisor.stdin is not None  # noqa: S101
+        assert supervisor.stdout is not None  # noqa: S101
+        try:
+            supervisor.stdin.write(order.line())
+            supervisor.stdin.flush()
+        except BrokenPipeError:
+            supervisor.wait()
+            raise self._failure("could not be started") from None
+        with supervisor.stdout as told:
+            first = told.readline()
+        self.pid = int(first) if first.strip() else None
+
+    def _prepare(self, found: ServerBinary, resources: Resources, runtime: Path) -> tuple[str, ...]:
+        """Fill the runtime folder; the command line of the server."""
+        runtime.mkdir(mode=0o700)
+        unknown = [field for field in OPTIONAL_FIELDS if not found.has_field(field)]
+        target = runtime / "repository"
+        staged = stage(self.repository, target, resources, self.models, unknown)
+        backends = assemble_backends(found, runtime / "backends")
+        _check_backends(found, staged, backends or found.backends)
+        self.staged = staged
+        stubs = sum(
+            count
+            for backend, count in staged.instances.items()
+            if backend == "python" or (backend == "onnxruntime" and found.needs_backends)
+        )
+        settings = Settings(
+            repository=staged.folder,
+            tag=self._tag,
+            host=self.host,
+            ports=self._ports,
+            backends=backends,
+            stubs=stubs,
+            auto_complete=not staged.complete,
+            exit_timeout=max(1, round(self.grace)),
+            log_level=self.log_level,
+        )
+        return (str(found.binary), *arguments(found, settings))
+
+    def _wait_until_ready(self) -> None:
+        start = time.monotonic()
+        shown: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        while True:
+            seconds = time.monotonic() - start
+            text = self._log_text()
+            if self.poll() is not None or logs.given_up(text):
+                if logs.port_taken(text):
+                    raise _PortTaken
+                raise self._failure("did not start")
+            if seconds > self.timeout:
+                raise self._failure(f"was not ready within {self.timeout:g} s")
+            if self._progress is not None and self.staged is not None:
+                state = logs.loading_state(text)
+                if state != shown:
+                    shown = state
+                    self._progress(Progress(*state, len(self.staged.models), seconds))
+            if answers_as(self.grpc_url, self._tag):
+                leftovers.make_private(self._tag)
+                return
+            time.sleep(0.05)
+
+    def _abandon(self) -> None:
+        """Stop without draining or grace: nothing is in flight."""
+        self.drain, drain = None, self.drain
+        self.stop(grace=0)
+        self.drain = drain
+
+    def _failure(self, what: str) -> ServerError:
+        lines = logs.meaningful_lines(self._log_text())
+        listed = "".join(f"\n  {line}" for line in lines)
+        return ServerError(f"the Triton server {what}:{listed}\nThe whole log: {self.log}")
+
+    def _log_text(self) -> str:
+        return "" if self.log is None else self.log.read_text("utf-8", errors="replace")
+
+
+def free_ports(count: int, host: str = "127.0.0.1") -> tuple[int, ...]:
+    """`count` different ports of `host` that nobody listens on right now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket(_family(host))) for _ in range(count)]
+        for one in sockets:
+            one.bind((host, 0))
+        return tuple(one.getsockname()[1] for one in sockets)
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(_family(host)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is no owner
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _family(host: str) -> socket.AddressFamily:
+    try:
+        return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+    except OSError as failure:
+        raise ServerError(f"{host!r} is not an address of this machine: {failure}") from failure
+
+
+def _reachable(host: str) -> str:
+    """The address at which a client on this machine reaches a server bound to `host`."""
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _check_backends(found: ServerBinary, staged: Staged, folder: Path | None) -> None:
+    if folder is None:
+        return
+    for backend in sorted(staged.backends):
+        if not (folder / backend).is_dir():
+            raise ServerError(
+                f"the repository needs the backend {backend!r}, which {found.describe()} does not "
+                "have; serve it in the container nvcr.io/nvidia/tritonserver:26.07-py3, or export "
+                "it with `--target onnx`"
+            )

@@ -1,0 +1,269 @@
+"""A runtime copy of a model repository: chosen models, configured for this machine.
+
+The repository stays as `hilum export` wrote it, the same for every machine. What depends on the
+machine (instances, threads, processor) goes into the ``config.pbtxt`` of a copy whose version
+folders and label files are links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..catalog import ABOUT, SYSTEMS
+from ..catalog.errors import RepositoryError
+from . import machine
+from .configuration import (
+    ModelConfig,
+    backend_of,
+    callees,
+    drop_fields,
+    is_ensemble,
+    model_file,
+    read_config,
+    write_config,
+)
+
+_CPU_CORES_PER_INSTANCE = 8
+"""More threads than these add little to one image; further cores get an instance of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the models may use.
+
+    Attributes
+    ----------
+    gpu
+        Networks run where Triton puts them, which is on the GPUs; else on the CPU.
+    instances
+        Copies of each network (for each GPU).
+    threads
+        Threads of each copy on the CPU.
+    step_instances
+        Processes for each Python step.
+    """
+
+    gpu: bool
+    instances: int
+    threads: int
+    step_instances: int
+
+    @classmethod
+    def of_machine(
+        cls, instances: int | None = None, threads: int | None = None, gpu: bool | None = None
+    ) -> Resources:
+        """What fits this machine: on the CPU, instances × threads ≈ cores."""
+        gpu = machine.gpus() > 0 if gpu is None else gpu
+        cores = machine.cores()
+        if gpu:
+            return cls(True, instances or 1, threads or 1, max(1, min(8, cores // 2)))
+        if instances is None:
+            instances = max(1, cores // (threads or _CPU_CORES_PER_INSTANCE))
+        threads = threads or max(1, cores // instances)
+        return cls(False, instances, threads, max(1, min(4, cores // 4)))
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A staged repository.
+
+    Attributes
+    ----------
+    models
+        Names of the models it holds, sorted.
+    left_out
+        Why a model of the source is not among them, by name; models that were simply not asked
+        for are not listed.
+    backends
+        Names of the backends the models need.
+    instances
+        Number of model instances, by backend name.
+    complete
+        Every configuration names its model's inputs and outputs.
+    """
+
+    folder: Path
+    models: tuple[str, ...]
+    left_out: Mapping[str, str]
+    backends: frozenset[str]
+    instances: Mapping[str, int]
+    complete: bool
+
+
+def stage(
+    source: Path,
+    target: Path,
+    resources: Resources,
+    models: Iterable[str] | None = None,
+    unknown_fields: Iterable[str] = (),
+) -> Staged:
+    """Write the runtime copy of `source` to the new folder `target`.
+
+    Parameters
+    ----------
+    models
+        Names of the models to serve; what ensembles among them call, and ``hilum_about``, come
+        along. None: everything that is complete.
+    unknown_fields
+        Fields of a configuration that the server does not know and that are left out.
+
+    Raises
+    ------
+    RepositoryError
+        When a model that was asked for is missing or incomplete, or when nothing is left; the
+        message has the command that exports what is missing.
+    """
+    source = source.resolve()
+    configs = _configs(source)
+    incomplete = _incomplete(source, configs)
+    if models is None:
+        chosen = sorted(set(configs) - set(incomplete))
+        if not any(model_file(configs[name]) != "model.py" for name in chosen) and incomplete:
+            raise RepositoryError(_nothing_left(source, incomplete))
+    else:
+        chosen = _closure(source, configs, incomplete, models)
+    target.mkdir(parents=True)
+    instances: dict[str, int] = {}
+    for name in chosen:
+        config = configs[name]
+        configure(config, resources)
+        drop_fields(config, unknown_fields)
+        _link(source / name, target / name, config)
+        backend = backend_of(config)
+        count = sum(group.count for group in config.instance_group)
+        instances[backend] = instances.get(backend, 0) + count
+    return Staged(
+        target,
+        tuple(chosen),
+        incomplete if models is None else {},
+        frozenset(instances) - {""},
+        instances,
+        all(configs[name].input and configs[name].output for name in chosen),
+    )
+
+
+def configure(config: ModelConfig, resources: Resources) -> None:
+    """Set the instances and threads of one model for the machine; ensembles have none."""
+    if is_ensemble(config):
+        return
+    del config.instance_group[:]
+    group = config.instance_group.add()
+    if backend_of(config) == "python":
+        group.kind = group.KIND_CPU
+        group.count = 1 if config.name == ABOUT.model else resources.step_instances
+        return
+    group.count = resources.instances
+    if not resources.gpu:
+        group.kind = group.KIND_CPU
+    if backend_of(config) == "onnxruntime":
+        config.parameters["intra_op_thread_count"].string_value = str(resources.threads)
+        # Waiting threads that spin take the cores from the other networks and from the steps.
+        config.parameters["session.intra_op.allow_spinning"].string_value = "0"
+
+
+def _configs(source: Path) -> dict[str, ModelConfig]:
+    if not source.is_dir():
+        raise RepositoryError(
+            f"there is no model repository at {source}; make one with `hilum export --repository "
+            f"{source}` or name another with --repository"
+        )
+    files = sorted(source.glob("*/config.pbtxt"))
+    if not files:
+        raise RepositoryError(
+            f"{source} holds no <model>/config.pbtxt; fill it with `hilum export --repository "
+            f"{source}`"
+        )
+    return {file.parent.name: read_config(file) for file in files}
+
+
+def _versions(folder: Path) -> list[Path]:
+    return sorted(v for v in folder.iterdir() if v.is_dir() and v.name.isdigit())
+
+
+def _incomplete(source: Path, configs: Mapping[str, ModelConfig]) -> dict[str, str]:
+    """Why each model that cannot be served cannot."""
+    reasons: dict[str, str] = {}
+    for name, config in configs.items():
+        file = model_file(config)
+        if file and not any((v / file).is_file() for v in _versions(source / name)):
+            reasons[name] = f"has no {file}"
+    callers: dict[str, list[str]] = {}
+    for name, config in configs.items():
+        for callee in callees(config):
+            callers.setdefault(callee, []).append(name)
+            if callee not in configs:
+                reasons[name] = f"needs {callee}, which is not there"
+            elif callee in reasons and not is_ensemble(configs[callee]):
+                reasons.setdefault(name, f"needs {callee}, which {reasons[callee]}")
+    for name, using in callers.items():
+        is_step = name in configs and backend_of(configs[name]) == "python"
+        if is_step and name not in reasons and all(user in reasons for user in using):
+            reasons[name] = "only models that were left out use it"
+    return reasons
+
+
+def _closure(
+    source: Path,
+    configs: Mapping[str, ModelConfig],
+    incomplete: Mapping[str, str],
+    models: Iterable[str],
+) -> list[str]:
+    chosen: set[str] = set()
+    for name in models:
+        if name not in configs:
+            known = ", ".join(sorted(configs))
+            raise RepositoryError(
+                f"{source} has no model {name!r} (it has {known}); {_remedy([name], source)}"
+            )
+        needed = {name, *callees(configs[name])}
+        missing = sorted(n for n in needed - {name} if n not in configs or n in incomplete)
+        if name in incomplete and not _is_only_unused(incomplete[name]):
+            raise RepositoryError(
+                f"{name} cannot be served from {source}: it {incomplete[name]}; "
+                f"{_remedy(missing or [name], source)}"
+            )
+        chosen |= needed
+    if ABOUT.model in configs and ABOUT.model not in incomplete:
+        chosen.add(ABOUT.model)
+    return sorted(chosen)
+
+
+def _is_only_unused(reason: str) -> bool:
+    return reason.startswith("only ")
+
+
+def _nothing_left(source: Path, incomplete: Mapping[str, str]) -> str:
+    without = [name for name, reason in incomplete.items() if reason.startswith("has no ")]
+    some = ", ".join(sorted(without)[:3]) + (" …" if len(without) > 3 else "")
+    return f"no model of {source} can be served: {some} without a model file; " + _remedy(
+        without, source
+    )
+
+
+def _remedy(models: Iterable[str], source: Path) -> str:
+    """The command that exports the `models`."""
+    wanted = set(models)
+    for system in SYSTEMS.values():
+        networks = [n.name for n in system.networks if n.model in wanted]
+        for ensemble in system.ensembles:
+            if ensemble.model in wanted:
+                called = {call.target.model for call in ensemble.calls}
+                networks += [n.name for n in system.networks if n.model in called]
+        if networks or any(step.model in wanted for step in system.steps):
+            every = len(set(networks)) == len(system.networks)
+            chosen = "" if every else "".join(f" --network {n}" for n in dict.fromkeys(networks))
+            return f"run `hilum export {system.name}{chosen} --repository {source}`"
+    return f"run `hilum export --repository {source}`"
+
+
+def _link(source: Path, target: Path, config: ModelConfig) -> None:
+    """The model's folder with its own configuration; all else are links."""
+    target.mkdir()
+    write_config(config, target / "config.pbtxt")
+    for entry in source.iterdir():
+        if entry.name != "config.pbtxt" and not entry.name.startswith("."):
+            (target / entry.name).symlink_to(entry)
+    if not _versions(target):
+        (target / "1").mkdir()  # an ensemble's is empty, and Git keeps no empty folders

@@ -224,7 +224,8 @@ def _onnx_run(network: Network, repository: Path) -> Run:
     outputs = [t.name for t in network.outputs if t.name != "mask"]
 
     def run(inputs: Arrays) -> Arrays:
-        return dict(zip(outputs, session.run(outputs, inputs), strict=True))
+        found: Any = session.run(outputs, inputs)
+        return dict(zip(outputs, found, strict=True))
 
     return run
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from .batch import Outcome
 from .client import AsyncClient, Client
 from .options import ConnectionOptions
+from .pipelines.cxr_severity import CxrResult
 from .session import Inference
 
-__all__ = ["AsyncClient", "Client", "ConnectionOptions", "Inference"]
+__all__ = ["AsyncClient", "Client", "ConnectionOptions", "CxrResult", "Inference", "Outcome"]

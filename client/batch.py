@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..catalog.errors import InputError
 from .pipelines import PIPELINES, Pipeline, Result, Source
+from .window import in_order, in_order_async
 
 if TYPE_CHECKING:
     from .client import AsyncClient, Client
@@ -95,7 +94,8 @@ class Batch(Generic[T]):
     def run(self, client: Client, sources: Iterable[Source]) -> Iterator[T]:
         """Run in threads; yields in input order what `finish` returns."""
 
-        def work(index: int, source: Source) -> T:
+        def work(numbered: tuple[int, Source]) -> T:
+            index, source = numbered
             start = time.perf_counter()
             result, error = None, None
             try:
@@ -104,42 +104,20 @@ class Batch(Generic[T]):
                 error = failure
             return self.finish(Outcome(index, source, result, error, time.perf_counter() - start))
 
-        waiting: deque[Future[T]] = deque()
-        pool = ThreadPoolExecutor(self.in_flight, thread_name_prefix="hilum-study")
-        try:
-            for index, source in enumerate(sources):
-                waiting.append(pool.submit(work, index, source))
-                if len(waiting) >= 2 * self.in_flight:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        return in_order(work, enumerate(sources), self.in_flight)
 
-    async def run_async(self, client: AsyncClient, sources: Iterable[Source]) -> AsyncIterator[T]:
+    def run_async(self, client: AsyncClient, sources: Iterable[Source]) -> AsyncIterator[T]:
         """Run in the event loop; yields in input order what `finish` returns."""
-        gate = asyncio.Semaphore(self.in_flight)
 
-        async def work(index: int, source: Source) -> T:
-            async with gate:
-                start = time.perf_counter()
-                result, error = None, None
-                try:
-                    result = await client.drive(self.pipeline.study(source, self.options))
-                except Exception as failure:  # noqa: BLE001 - the batch goes on
-                    error = failure
-                outcome = Outcome(index, source, result, error, time.perf_counter() - start)
-                return await asyncio.to_thread(self.finish, outcome)
+        async def work(numbered: tuple[int, Source]) -> T:
+            index, source = numbered
+            start = time.perf_counter()
+            result, error = None, None
+            try:
+                result = await client.drive(self.pipeline.study(source, self.options))
+            except Exception as failure:  # noqa: BLE001 - the batch goes on, the outcome tells
+                error = failure
+            outcome = Outcome(index, source, result, error, time.perf_counter() - start)
+            return await asyncio.to_thread(self.finish, outcome)
 
-        waiting: deque[asyncio.Task[T]] = deque()
-        try:
-            for index, source in enumerate(sources):
-                waiting.append(asyncio.create_task(work(index, source)))
-                if len(waiting) >= 2 * self.in_flight:
-                    yield await waiting.popleft()
-            while waiting:
-                yield await waiting.popleft()
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+        return in_order_async(work, enumerate(sources), self.in_flight)

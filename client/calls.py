@@ -10,13 +10,17 @@ to be written or called, since the client that drives it answers::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from numpy.typing import NDArray
 
 from .models import ModelInfo
 from .session import Inference
-from .steps import Ask, Compute, Sleep, Steps
+from .steps import Ask, Compute, Each, Sleep, Steps, Tell
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def infer(
@@ -37,4 +41,9 @@ def model(name: str) -> Steps[ModelInfo]:
     return (yield Ask("model", (name,)))
 
 
-__all__ = ["Compute", "Inference", "ModelInfo", "Sleep", "Steps", "infer", "model"]
+def each(make: Callable[[T], Steps[R]], items: Iterable[T], in_flight: int) -> Steps[list[R]]:
+    """Run the steps that `make` gives for each item, `in_flight` at once; results in order."""
+    return (yield Each(make, items, in_flight))
+
+
+__all__ = ["Compute", "Inference", "ModelInfo", "Sleep", "Steps", "Tell", "each", "infer", "model"]

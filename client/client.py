@@ -23,10 +23,22 @@ from . import failures
 from .batch import Batch, Outcome, choose
 from .models import ModelInfo, ModelState, ModelStatistics
 from .options import ConnectionOptions
-from .pipelines import Result, Source
+from .pipelines import Source
 from .session import Inference, Session
-from .steps import Action, Ask, Compute, Rpc, Sleep, Steps, run_steps, run_steps_async
+from .steps import (
+    Action,
+    Ask,
+    Compute,
+    Each,
+    Rpc,
+    Sleep,
+    Steps,
+    Tell,
+    run_steps,
+    run_steps_async,
+)
 from .transport import TransportName
+from .window import in_order, in_order_async
 
 T = TypeVar("T")
 
@@ -38,6 +50,8 @@ class _Common:
         given = url if isinstance(url, ConnectionOptions) else ConnectionOptions(url)
         self.options = dataclasses.replace(given, **options)
         self.session = Session(self.options)
+        self.on_progress: Callable[[Tell], None] = lambda _told: None
+        """Called with what studies tell of their progress, from several threads."""
 
     @property
     def transport(self) -> TransportName | None:
@@ -100,7 +114,7 @@ class Client(_Common):
 
     def run(
         self, system: str, source: Source, *, options: object | None = None, **given: Any
-    ) -> Result:
+    ) -> Any:
         """Run a system on one study.
 
         Parameters
@@ -113,6 +127,10 @@ class Client(_Common):
             The pipeline's options as an object, instead of keywords.
         **given
             Fields of the pipeline's options, for instance ``network="pspnet"``.
+
+        Returns
+        -------
+        The result type of the system's pipeline, for instance `CxrResult`.
 
         Raises
         ------
@@ -206,6 +224,14 @@ class Client(_Common):
             case Ask():
                 method = getattr(self.session, action.method)
                 return self.drive(method(*action.arguments, **action.options))
+            case Each():
+                steps = in_order(
+                    lambda item: self.drive(action.make(item)), action.items, action.in_flight
+                )
+                return list(steps)
+            case Tell():
+                self.on_progress(action)
+                return None
 
 
 class AsyncClient(_Common):
@@ -252,7 +278,7 @@ class AsyncClient(_Common):
 
     async def run(
         self, system: str, source: Source, *, options: object | None = None, **given: Any
-    ) -> Result:
+    ) -> Any:
         """Run a system on one study.
 
         Parameters
@@ -265,6 +291,10 @@ class AsyncClient(_Common):
             The pipeline's options as an object, instead of keywords.
         **given
             Fields of the pipeline's options, for instance ``network="pspnet"``.
+
+        Returns
+        -------
+        The result type of the system's pipeline, for instance `CxrResult`.
 
         Raises
         ------
@@ -372,6 +402,14 @@ class AsyncClient(_Common):
             case Ask():
                 method = getattr(self.session, action.method)
                 return await self.drive(method(*action.arguments, **action.options))
+            case Each():
+                steps = in_order_async(
+                    lambda item: self.drive(action.make(item)), action.items, action.in_flight
+                )
+                return [result async for result in steps]
+            case Tell():
+                self.on_progress(action)
+                return None
 
 
 def _as_is(outcome: Outcome) -> Outcome:

@@ -12,7 +12,7 @@ steps with ``yield from``::
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -54,7 +54,29 @@ class Ask:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-Action = Rpc | Sleep | Compute | Ask
+@dataclass(frozen=True, slots=True)
+class Each:
+    """Run steps for each of many items, `in_flight` at once.
+
+    Outcome: their results, in the order of the items. Items are taken as they are needed, so they
+    may be lazy; the first error ends the whole.
+    """
+
+    make: Callable[[Any], Steps[Any]]
+    items: Iterable[Any]
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell whoever runs the steps how far they have come."""
+
+    stage: str
+    done: int
+    total: int
+
+
+Action = Rpc | Sleep | Compute | Ask | Each | Tell
 Steps = Generator[Action, Any, T]
 
 

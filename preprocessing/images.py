@@ -21,6 +21,12 @@ from .limits import check_declared_size, check_file_size, read_bytes
 Mode = Literal["parity", "corrected"]
 Decoded = tuple[NDArray[np.uint8], tuple[str, ...]]
 
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".dcm", ".dicom"})
+"""Endings of the files in a folder that are X-rays; others are only when they are DICOM."""
+
+_DICOM_HEAD = 1024
+"""Bytes that tell whether a file is DICOM."""
+
 
 @dataclass(frozen=True, slots=True)
 class XRay:
@@ -80,6 +86,28 @@ def read_xray(source: Path | bytes | NDArray[Any], *, mode: Mode = "parity") -> 
     if pixels.ndim == 2:
         pixels = np.broadcast_to(pixels[:, :, None], (height, width, 3))
     return XRay(pixels, steps)
+
+
+def is_xray_file(path: Path, below: Path) -> bool:
+    """Whether a file found in a folder is to be read: by its name, or as DICOM by its content.
+
+    As published, folders called ``mask`` are passed over (spec cxr §4). Hidden files and DICOMDIR
+    are, too.
+
+    Parameters
+    ----------
+    path, below
+        The file, relative to the folder `below`.
+    """
+    if any(part.startswith(".") or part.lower() == "mask" for part in path.parts):
+        return False
+    file = below / path
+    if path.name.upper() == "DICOMDIR" or not file.is_file():
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    with file.open("rb") as content:
+        return is_dicom(content.read(_DICOM_HEAD))
 
 
 def decode(data: bytes, mode: Mode) -> Decoded:

@@ -176,8 +176,8 @@ def _repository(repository: Path) -> Iterator[Line]:
     findings = check_repository(repository)
     for finding in findings:
         yield Line(
-            Level.PROBLEM if finding.broken else Level.NOTE,
-            finding.what,
+            Level.PROBLEM if finding.severity == "error" else Level.NOTE,
+            f"{finding.model}: {finding.what}" if finding.model else finding.what,
             finding.why,
             finding.remedy,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -86,11 +86,11 @@ def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
     return pairs
 
 
-def _tell(system: System, certificates: list[dict]) -> None:
+def _tell(system: System, certificates: list[dict[str, Any]]) -> None:
     for found in certificates:
-        network, parity = found["network"], found.get("parity")
         compared = "served as given"
-        if parity:
-            compared = f"largest difference {parity['max_abs_error']:.1e} from {parity['against']}"
-        out.print(f"{system.name} {network}: {compared}; {found['weights']['source']}",
-                  markup=False)  # fmt: skip
+        if parity := found["parity"]:
+            largest = max(parity["largest_difference"].values())
+            compared = f"at most {largest:.1e} from {parity['reference']}"
+        source = found["weights"]["source"]
+        out.print(f"{system.name} {found['network']}: {compared}; {source}", markup=False)

@@ -193,6 +193,7 @@ def _process(
         pipeline.system.name, studies, in_flight=common.in_flight, options=options, finish=finish
     )
     with Steps(pipeline.noun + "s", len(studies)) as steps:
+        client.on_progress = lambda told: steps.say(f"{told.stage} {told.done}/{told.total}")
         for outcome, files in batch:
             report.add(outcome, files)
             steps.advance(f"{outcome.name} {outcome.result.status if outcome.result else 'failed'}")

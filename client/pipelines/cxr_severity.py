@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...catalog import cxr_severity as cxr
 from ...catalog.errors import InputError
-from ...preprocessing.images import Mode, XRay, read_xray
+from ...preprocessing.images import Mode, XRay, is_xray_file, read_xray
 from ...preprocessing.resize import resize_bilinear_u8
 from .. import calls
 from ..pictures.cxr_severity import draw
@@ -182,8 +182,7 @@ class CxrSeverity:
         """The X-rays that an argument of the command line stands for: a file, or those below it."""
         if not path.is_dir():
             return [path]
-        files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-        return [p for p in files if p.name.upper() != "DICOMDIR"]
+        return [p for p in sorted(path.rglob("*")) if is_xray_file(p.relative_to(path), path)]
 
     def study(self, source: Source, options: Options) -> calls.Steps[CxrResult]:
         """Score one X-ray; yields actions for the client's drivers.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import cxr_severity
+from . import ct_angel, ct_classifier, cxr_severity, lungmask
 from .about import ABOUT
 from .errors import HilumError
 from .types import Call, Ensemble, Figure, Model, Network, PythonStep, System, Tensor, closure
@@ -11,6 +11,9 @@ SYSTEMS: dict[str, System] = {
     system.name: system
     for system in (
         cxr_severity.SYSTEM,
+        lungmask.SYSTEM,
+        ct_classifier.SYSTEM,
+        ct_angel.SYSTEM,
     )
 }
 """Every system by its name on the command line."""

@@ -43,7 +43,7 @@ class Progress:
     seconds: float
 
 
-class _PortTaken(Exception):  # noqa: N818 - never leaves this module
+class _PortTaken(Exception):
     """Another process bound a port after it was found free."""
 
 

@@ -55,3 +55,13 @@ def standin_server(standin_repository: Path) -> Iterator[TritonServer]:
     models = [cxr.ENSEMBLES[name].model for name in STANDINS]
     with TritonServer(standin_repository, models=models) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def exported_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with all ten networks of the X-ray system and random weights (minutes)."""
+    import exports
+
+    repository = tmp_path_factory.mktemp("exported") / "repository"
+    exports.export_all(repository)
+    return repository

@@ -1,0 +1,1 @@
+"""The networks in PyTorch, the ONNX graphs around them, and their reference paths."""

@@ -1,0 +1,115 @@
+"""Everything of a model repository but the networks: configurations, labels, Python steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from ..catalog import ABOUT, SYSTEMS, Ensemble, Model, Network, PythonStep, System
+from .certificate import read_certificate
+from .config import config_text, labels
+
+PYTHON_STEP = '''"""Runs the Python step that the catalog declares under this model's name."""
+
+from hilum.server.python_step import TritonPythonModel
+
+__all__ = ["TritonPythonModel"]
+'''
+
+EMPTY_VERSION = ".gitkeep"
+"""Keeps the empty version folder of an ensemble, without which Triton does not load it, in git."""
+
+Sizes = Mapping[str, Mapping[str, int]]
+"""Named sizes by the name of the model."""
+
+
+def declared_files(model: Model, sizes: Mapping[str, int]) -> dict[str, str]:
+    """Texts by path below the model's folder: all of the model but its network."""
+    files = {"config.pbtxt": config_text(model, sizes), **labels(model.outputs)}
+    if isinstance(model, PythonStep):
+        files["1/model.py"] = PYTHON_STEP
+    elif isinstance(model, Ensemble):
+        files[f"1/{EMPTY_VERSION}"] = ""
+    return files
+
+
+def write_declarations(
+    repository: Path, systems: Iterable[System] | None = None, sizes: Sizes | None = None
+) -> list[Path]:
+    """Write every declared file of the `systems` (default: all) into a model repository.
+
+    Parameters
+    ----------
+    sizes
+        By model; what is not given is taken from the repository's certificates, then the catalog.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The files, whether or not their text changed.
+    """
+    written = []
+    for system in SYSTEMS.values() if systems is None else systems:
+        known = {**repository_sizes(repository, system), **(sizes or {})}
+        written += [
+            _write(repository / model.model / path, text)
+            for model in system.models()
+            for path, text in declared_files(model, known[model.model]).items()
+        ]
+    written += [
+        _write(repository / ABOUT.model / path, text)
+        for path, text in declared_files(ABOUT, ABOUT.sizes).items()
+    ]
+    return written
+
+
+def _write(path: Path, text: str) -> Path:
+    if not path.is_file() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return path
+
+
+def shared_sizes(system: System) -> set[str]:
+    """Names of the sizes that the system's models must agree on: those that ensembles pass on."""
+    models = (*system.steps, *system.ensembles)
+    tensors = (t for m in models for t in (*m.inputs, *m.outputs))
+    return {dim for t in tensors for dim in t.shape if isinstance(dim, str)}
+
+
+def repository_sizes(repository: Path, system: System) -> dict[str, dict[str, int]]:
+    """Sizes by model that a repository's certificates tell; the catalog's where there is none.
+
+    The first network of the system that was exported with a shared size decides it for all.
+    """
+    return resolve_sizes(system, dict(_certified(repository, system)))
+
+
+def resolve_sizes(system: System, exported: Sizes) -> dict[str, dict[str, int]]:
+    """Sizes of every model of the system, given those of its exported networks by model name."""
+    shared: dict[str, int] = {}
+    names = shared_sizes(system)
+    for network in system.networks:
+        for name, value in exported.get(network.model, {}).items():
+            if name in names:
+                shared.setdefault(name, value)
+    return {
+        model.model: {
+            **model.sizes,
+            **exported.get(model.model, {}),
+            **{k: v for k, v in shared.items() if k in model.sizes},
+        }
+        for model in system.models()
+    }
+
+
+def _certified(repository: Path, system: System) -> Iterator[tuple[str, dict[str, int]]]:
+    for network in system.networks:
+        found = read_certificate(repository / network.model)
+        if found is not None:
+            yield network.model, {k: int(found["sizes"][k]) for k in network.sizes}
+
+
+def network_sizes(network: Network, exported: Sizes) -> dict[str, int]:
+    """Sizes of one network: as exported, else as declared."""
+    return {**network.sizes, **exported.get(network.model, {})}

@@ -1,0 +1,115 @@
+"""Running a served file against its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from ..catalog import Network
+from ..catalog.errors import ExportError
+from .certificate import Parity
+from .recipes import Arrays, CoreSignature, Recipe, batch_of
+
+CoreFunction = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+def torch_core(core: nn.Module) -> CoreFunction:
+    """A PyTorch network as a function."""
+
+    def run(image: Tensor) -> tuple[Tensor, ...]:
+        with torch.inference_mode():
+            return core(image)
+
+    return run
+
+
+def onnx_core(model: ModelProto, signature: CoreSignature) -> CoreFunction:
+    """A bare network in ONNX as a function; what it gives is checked to be probabilities."""
+    session = _session(model.SerializeToString(), "the file")
+
+    def run(image: Tensor) -> tuple[Tensor, ...]:
+        arrays = session.run(list(signature.outputs), {signature.input: image.numpy()})
+        for name, array in zip(signature.outputs, arrays, strict=True):
+            found = np.asarray(array)
+            if not (np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1):
+                raise ExportError(
+                    f"output {name!r} of the file leaves 0…1 (it reaches {found.min():.3g} and "
+                    f"{found.max():.3g}); it must be a probability: put the sigmoid into the graph"
+                )
+        return tuple(torch.from_numpy(np.asarray(a)) for a in arrays)
+
+    return run
+
+
+def compare(
+    how: Recipe,
+    network: Network,
+    sizes: Mapping[str, int],
+    served: Path,
+    core: CoreFunction,
+    *,
+    reference: str,
+    seed: int,
+) -> Parity:
+    """Compare a served file with the reference path around `core`, in batches of 1 and 2.
+
+    The file's nodes are looked at in three places, so that each part is judged by itself: what the
+    network gets, what it gives for just that, and what is made of this. A network may magnify the
+    last bit of its input, so only this tells a wrong graph from a nervous network.
+    """
+    parity = Parity(reference, how.sampled, seed, network.tolerance)
+    signature = how.core_signature(network)
+    inner = [f"core/{signature.input}", *(f"core/{name}" for name in signature.outputs)]
+    session = _session(_with_outputs(served, inner), network.name)
+    names = [*(tensor.name for tensor in network.outputs), *inner]
+    inputs = how.samples(network, sizes, seed)
+    entry = how.core_input(network, sizes, inputs)
+    got = _run(session, names, inputs)
+    own = core(torch.from_numpy(got[inner[0]]))
+    final = how.outputs(network, own)
+    for count in range(1, len(entry) + 1):
+        if count < len(entry):
+            part = _run(session, names, batch_of(inputs, count))
+        else:
+            part = got
+        parity.add_part("core input", part[inner[0]], entry[:count].numpy())
+        for name, want in zip(signature.outputs, own, strict=True):
+            parity.add_part(f"core {name}", part[f"core/{name}"], want[:count].numpy())
+        after = tuple(torch.from_numpy(part[name]) for name in inner[1:])
+        parity.add(network, part, how.outputs(network, after), batch_of(final, count))
+    return parity
+
+
+def _run(session: ort.InferenceSession, names: Sequence[str], inputs: Arrays) -> Arrays:
+    arrays = session.run(list(names), inputs)
+    return {name: np.asarray(a) for name, a in zip(names, arrays, strict=True)}
+
+
+def _with_outputs(served: Path, names: Sequence[str]) -> bytes:
+    """The served file with inner float tensors as further outputs.
+
+    Serialised messages that follow each other are one message whose lists are joined: the file
+    need not be parsed for this.
+    """
+    more = onnx.ModelProto()
+    more.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
+    )
+    return served.read_bytes() + more.SerializeToString()
+
+
+def _session(model: str | bytes, what: str) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as refused:
+        first = str(refused).strip().splitlines()[0]
+        raise ExportError(f"ONNX Runtime cannot run {what}: {first}") from refused

@@ -1,0 +1,99 @@
+"""FP16 variants: the casts are in the graph, so every runtime computes the same way."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+from onnx import GraphProto, ModelProto, shape_inference
+
+KEEP = (
+    "GroupNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "Range",
+    "Softmax",
+)
+"""Operators that stay in FP32: sums over many elements, and values below FP16's smallest."""
+
+
+def to_half(core: ModelProto) -> ModelProto:
+    """Turn a core into mixed precision; its inputs and outputs stay FP32.
+
+    FP32 remain the operators of `KEEP`, the products that a softmax feeds (the mean entry of
+    MA-Net's attention over 83 521 positions is 1.2e-5, below FP16's smallest normal number), all
+    resizing, and what follows the last convolution or product on the way to each output: sigmoids
+    and gates (spec cxr §14).
+    """
+    # The converter lives beside heavy tools that log on import.
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    core = shape_inference.infer_shapes(core)
+    with _silent():
+        half = convert_float_to_float16(
+            core,
+            keep_io_types=True,
+            op_block_list=[*KEEP, "Resize"],
+            node_block_list=sorted(_islands(core)),
+        )
+    _sort(half.graph)
+    return half
+
+
+def _sort(graph: GraphProto) -> None:
+    """Put nodes behind those they read from, as ONNX asks; the converter appends its casts."""
+    maker = {output: n for n, node in enumerate(graph.node) for output in node.output}
+    order: dict[int, None] = {}
+    for start in range(len(graph.node)):
+        stack = [start]
+        while stack:
+            number = stack[-1]
+            first = {maker[i] for i in graph.node[number].input if i in maker} - order.keys()
+            if number in order or not first:
+                order.setdefault(stack.pop())
+            else:
+                stack += sorted(first, reverse=True)
+    nodes = [graph.node[number] for number in order]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _islands(core: ModelProto) -> set[str]:
+    """Names of nodes, beyond those of `KEEP`, that stay in FP32."""
+    nodes = core.graph.node
+    producer = {output: node for node in nodes for output in node.output}
+    islands: set[str] = set()
+    after = {output for node in nodes if node.op_type == "Softmax" for output in node.output}
+    for node in nodes:  # in topological order
+        if after.intersection(node.input):
+            if node.op_type == "MatMul":
+                islands.add(node.name)
+            elif node.op_type in {"Reshape", "Transpose", "Squeeze", "Unsqueeze"}:
+                islands.add(node.name)
+                after.update(node.output)
+    heads = [producer[o.name] for o in core.graph.output if o.name in producer]
+    while heads:
+        node = heads.pop()
+        if node.op_type in {"Conv", "Gemm", "MatMul"} or node.name in islands:
+            continue
+        islands.add(node.name)
+        if node.op_type in {"Sigmoid", "Identity", "Resize"}:
+            heads += [producer[i] for i in node.input if i in producer]
+    return islands
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the converter's remarks on clipped constants off the terminal."""
+    logger = logging.getLogger("onnxruntime.transformers.float16")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

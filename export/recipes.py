@@ -1,0 +1,96 @@
+"""How the networks of each system are made, wrapped and checked: one line a system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalog import Network, System
+from ..catalog.errors import ExportError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from torch import Tensor, nn
+
+    from .checkpoints import Checkpoint
+
+Arrays = dict[str, NDArray[Any]]
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSignature:
+    """What the bare network of a served model takes and gives, all FP32 with a batch axis.
+
+    Attributes
+    ----------
+    input
+        Name of the only input.
+    shape
+        Of the input without the batch axis; names are sizes of the network.
+    outputs
+        Shape without the batch axis by name.
+    """
+
+    input: str
+    shape: tuple[int | str, ...]
+    outputs: Mapping[str, tuple[int | str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the exporter needs to know about the networks of one system.
+
+    Attributes
+    ----------
+    build
+        Network → PyTorch core with the signature `core_signature`, untrained, in eval mode.
+    build_random
+        Network and seed → core with seeded weights, and what these are in words.
+    wrap
+        Core as ONNX → served model.
+    core_input, outputs
+        The reference path in PyTorch before and after the core.
+    samples
+        Network, sizes, seed → a batch of served inputs to compare on.
+    sampled
+        What these are, in words.
+    checkpoints
+        Folder → published checkpoints found below it.
+    """
+
+    core_signature: Callable[[Network], CoreSignature]
+    build: Callable[[Network], nn.Module]
+    build_random: Callable[[Network, int], tuple[nn.Module, str]]
+    wrap: Callable[[ModelProto, Network, Sizes], ModelProto]
+    core_input: Callable[[Network, Sizes, Mapping[str, NDArray[Any]]], Tensor]
+    outputs: Callable[[Network, tuple[Tensor, ...]], dict[str, NDArray[Any]]]
+    samples: Callable[[Network, Sizes, int], Arrays]
+    sampled: str
+    checkpoints: Callable[[Path], Sequence[Checkpoint]]
+
+
+_MODULES = {
+    "cxr-severity": "cxr_recipe",
+}
+"""Module of `export/networks/` with the RECIPE, by system."""
+
+
+def recipe(system: System) -> Recipe:
+    """The recipe of a system; imports torch."""
+    try:
+        module = _MODULES[system.name]
+    except KeyError:
+        raise ExportError(f"nothing is known about the networks of {system.name}") from None
+    return import_module(f"{__package__}.networks.{module}").RECIPE
+
+
+def batch_of(arrays: Mapping[str, NDArray[Any]], count: int) -> Arrays:
+    """The first `count` items of a batch, contiguous."""
+    return {name: np.ascontiguousarray(a[:count]) for name, a in arrays.items()}

@@ -1,0 +1,323 @@
+"""Exporting the networks of a system into a model repository."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from onnx import ModelProto
+from torch import nn
+
+from ..catalog import Network, System
+from ..catalog.errors import ExportError
+from .cards import card
+from .certificate import (
+    CERTIFICATE,
+    MODEL_FILE,
+    Parity,
+    Precision,
+    Weights,
+    certificate,
+    read_certificate,
+    sha256_of,
+)
+from .declarations import repository_sizes, shared_sizes, write_declarations
+from .graph import OPSET, main_opset
+from .onnx_export import to_onnx
+from .parity import compare, onnx_core, torch_core
+from .precision import to_half
+from .recipes import CoreSignature, Recipe, recipe
+from .store import load_weights
+from .user_file import UserFile, read_user_file
+
+Progress = Callable[[str, str], None]
+"""Called with the name of a network and what is being done with it."""
+
+OPTIONS = {"seed": (0, 0, 2**31 - 1), "opset": (OPSET, OPSET, 20)}
+"""``--option NAME=VALUE``: default, smallest and largest value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A served model before it is compared and written."""
+
+    model: ModelProto | Path
+    weights: Weights
+    core: nn.Module | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of `export_system`."""
+
+    system: System
+    recipe: Recipe
+    repository: Path
+    weights: Literal["random", "store"]
+    store: Path | None
+    precision: Precision
+    files: Mapping[str, UserFile]
+    options: Mapping[str, int]
+    progress: Progress
+
+
+def export_system(
+    system: System,
+    *,
+    repository: Path,
+    networks: Sequence[str] | None = None,
+    weights: Literal["random", "store"] = "random",
+    store: Path | None = None,
+    precision: Precision = "fp32",
+    onnx: Mapping[str, Path] | None = None,
+    options: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Export networks of a system, each with certificate and card, and all declarations.
+
+    A network is written when it agrees with its reference, and replaces the one before in one
+    step; when it does not, what was exported before stays.
+
+    Parameters
+    ----------
+    repository
+        The model repository; made if it is not there.
+    networks
+        Names of those to export; default: all, or those of `onnx` when any are given.
+    weights, store
+        ``store`` takes them from the weights store, ``random`` makes them from the option
+        ``seed``.
+    onnx
+        ONNX files to serve in networks' places, by network.
+    options
+        ``seed`` (of random weights and of the inputs of the comparison), ``opset``.
+
+    Returns
+    -------
+    list of dict
+        The certificates, in the order of the catalog.
+
+    Raises
+    ------
+    ExportError
+        When a network cannot be exported, or differs from its reference beyond the tolerance.
+    WeightsError
+        When the store lacks a network's weights.
+    """
+    onnx = onnx or {}
+    how = recipe(system)
+    chosen = _chosen(system, networks, onnx)
+    job = Job(
+        system,
+        how,
+        repository,
+        weights,
+        store,
+        precision,
+        {
+            name: read_user_file(path, network, how.core_signature(network))
+            for name, path in onnx.items()
+            for network in [_network(system, name)]
+        },
+        _options(options or {}),
+        progress or _silent,
+    )
+    sizes = _sizes(job, chosen)
+    repository.mkdir(parents=True, exist_ok=True)
+    certificates = [_export_one(job, network, sizes[network.name]) for network in chosen]
+    write_declarations(repository, [system])
+    return certificates
+
+
+def _silent(network: str, step: str) -> None:
+    """Tell nobody."""
+
+
+def _chosen(system: System, names: Sequence[str] | None, onnx: Mapping[str, Path]) -> list[Network]:
+    if names is None:
+        names = list(onnx) or [n.name for n in system.networks]
+    wanted = {_network(system, name).name for name in (*names, *onnx)}
+    return [n for n in system.networks if n.name in wanted]
+
+
+def _network(system: System, name: str) -> Network:
+    try:
+        return system.network(name)
+    except KeyError as unknown:
+        raise ExportError(str(unknown.args[0])) from None
+
+
+def _options(given: Mapping[str, str]) -> dict[str, int]:
+    values = {name: default for name, (default, _, _) in OPTIONS.items()}
+    for name, text in given.items():
+        if name not in OPTIONS:
+            raise ExportError(f"no option {name!r}; there are {', '.join(OPTIONS)}")
+        _, low, high = OPTIONS[name]
+        try:
+            values[name] = int(text)
+        except ValueError:
+            raise ExportError(f"option {name}={text}: give a whole number") from None
+        if not low <= values[name] <= high:
+            raise ExportError(f"option {name}={text}: give {low} to {high}")
+    return values
+
+
+def _sizes(job: Job, chosen: Sequence[Network]) -> dict[str, dict[str, int]]:
+    """Sizes by network: the user's files decide, then what the repository holds, then the catalog.
+
+    Raises
+    ------
+    ExportError
+        When two files, or a file and the networks beside it, need different shared sizes.
+    """
+    shared, owner = dict[str, int](), dict[str, str]()
+    names = shared_sizes(job.system)
+    kept = repository_sizes(job.repository, job.system)
+    for network in job.system.networks:
+        certified = read_certificate(job.repository / network.model)
+        replaced = network in chosen
+        if network.name in job.files:
+            told, by = job.files[network.name].sizes, str(job.files[network.name].path)
+        elif certified is not None and not replaced:
+            told, by = certified["sizes"], f"the exported {network.name}"
+        elif replaced and network is job.system.networks[0]:
+            told, by = network.sizes, f"the catalog's {network.name}"
+        else:
+            continue
+        for name in names.intersection(told):
+            if network.name in job.files and shared.get(name, told[name]) != told[name]:
+                raise ExportError(
+                    f"{by} has {name} = {told[name]}, but {owner[name]} has {shared[name]}; "
+                    "they run in one ensemble and must agree"
+                )
+            shared.setdefault(name, told[name])
+            owner.setdefault(name, by)
+    return {
+        n.name: {
+            **n.sizes,
+            **{k: v for k, v in shared.items() if k in n.sizes},
+            **(job.files[n.name].sizes if n.name in job.files else {}),
+        }
+        for n in chosen
+        if n.model in kept
+    }
+
+
+def _export_one(job: Job, network: Network, sizes: Mapping[str, int]) -> dict[str, Any]:
+    made = _make(job, network, sizes)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=job.repository) as folder:
+        staged = Path(folder) / "1"
+        staged.mkdir()
+        path = staged / MODEL_FILE
+        if isinstance(made.model, Path):
+            shutil.copyfile(made.model, path)
+            parity, described = None, {"opset": None, "ir_version": None}
+        else:
+            _write(made.model, path, network)
+            described = {
+                "opset": main_opset(made.model), "ir_version": made.model.ir_version
+            }  # fmt: skip
+            job.progress(network.name, "comparing")
+            parity = _compare(job, network, sizes, path, made)
+        file = {
+            "name": MODEL_FILE,
+            "sha256": sha256_of(path),
+            "bytes": path.stat().st_size,
+            **described,
+        }
+        precision = job.precision if parity is not None else "as given"
+        found = certificate(job.system.name, network, sizes, file, made.weights, precision, parity)
+        (staged / CERTIFICATE).write_text(json.dumps(found, indent=2) + "\n")
+        (staged / "README.md").write_text(card(job.system, network, found))
+        _swap(staged, job.repository / network.model / "1", Path(folder) / "old")
+    job.progress(network.name, "done")
+    return found
+
+
+def _make(job: Job, network: Network, sizes: Mapping[str, int]) -> Made:
+    core: nn.Module | None = None
+    signature = job.recipe.core_signature(network)
+    if network.name in job.files:
+        file = job.files[network.name]
+        weights = Weights(
+            network.name, f"user file {file.path.name}", sha256_of(file.path), "user file"
+        )
+        if file.kind == "served":
+            return Made(file.path, weights, None)
+        model = ModelProto()
+        model.CopyFrom(file.model)  # the file itself is compared with later
+    else:
+        job.progress(network.name, "weights")
+        core, weights = _core(job, network)
+        job.progress(network.name, "exporting")
+        model = to_onnx(
+            core,
+            [sizes[d] if isinstance(d, str) else d for d in signature.shape],
+            inputs=[signature.input],
+            outputs=list(signature.outputs),
+            opset=job.options["opset"],
+        )
+    if job.precision == "fp16":
+        model = to_half(model)
+    return Made(job.recipe.wrap(model, network, sizes), weights, core)
+
+
+def _core(job: Job, network: Network) -> tuple[nn.Module, Weights]:
+    if job.weights == "random":
+        core, source = job.recipe.build_random(network, job.options["seed"])
+        return core, Weights(network.name, source, _fingerprint(core), "random")
+    tensors, found = load_weights(job.system.name, network.name, job.store)
+    core = job.recipe.build(network)
+    core.load_state_dict(tensors, strict=True)
+    source = f"checkpoint {found.source}"
+    return core, Weights(network.name, source, found.sha256, "checkpoint")
+
+
+def _fingerprint(core: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(core.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write(model: ModelProto, path: Path, network: Network) -> None:
+    try:
+        path.write_bytes(model.SerializeToString())
+    except (ValueError, OSError) as failed:
+        raise ExportError(f"{network.name}: {path.name} cannot be written: {failed}") from failed
+
+
+def _compare(
+    job: Job, network: Network, sizes: Mapping[str, int], path: Path, made: Made
+) -> Parity:
+    signature: CoreSignature = job.recipe.core_signature(network)
+    if made.core is not None:
+        core, reference = torch_core(made.core), f"PyTorch {torch.__version__}"
+    else:
+        core = onnx_core(job.files[network.name].model, signature)
+        reference = "the user's file in ONNX Runtime"
+    parity = compare(
+        job.recipe, network, sizes, path, core, reference=reference, seed=job.options["seed"]
+    )
+    if problem := parity.problem(job.precision):
+        raise ExportError(
+            f"{network.name}: the export does not agree with {reference}: {problem}. "
+            "What was exported before is still in place"
+        )
+    return parity
+
+
+def _swap(staged: Path, target: Path, old: Path) -> None:
+    """Put a version folder in place of another; a reader sees one or the other."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rename(old)
+    staged.rename(target)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from .batch import Outcome
 from .client import AsyncClient, Client
 from .options import ConnectionOptions
+from .pipelines.ct_classifier_result import CtClassifierResult
 from .pipelines.cxr_severity import CxrResult
+from .pipelines.lungmask import LungmaskResult
 from .session import Inference
 
-__all__ = ["AsyncClient", "Client", "ConnectionOptions", "CxrResult", "Inference", "Outcome"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ConnectionOptions",
+    "CtClassifierResult",
+    "CxrResult",
+    "Inference",
+    "LungmaskResult",
+    "Outcome",
+]

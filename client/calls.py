@@ -41,9 +41,25 @@ def model(name: str) -> Steps[ModelInfo]:
     return (yield Ask("model", (name,)))
 
 
+def models() -> Steps[tuple[str, ...]]:
+    """Ask for the names of the models that are ready, see `Session.models`."""
+    return (yield Ask("models"))
+
+
 def each(make: Callable[[T], Steps[R]], items: Iterable[T], in_flight: int) -> Steps[list[R]]:
     """Run the steps that `make` gives for each item, `in_flight` at once; results in order."""
     return (yield Each(make, items, in_flight))
 
 
-__all__ = ["Compute", "Inference", "ModelInfo", "Sleep", "Steps", "Tell", "each", "infer", "model"]
+__all__ = [
+    "Compute",
+    "Inference",
+    "ModelInfo",
+    "Sleep",
+    "Steps",
+    "Tell",
+    "each",
+    "infer",
+    "model",
+    "models",
+]

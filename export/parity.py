@@ -38,7 +38,8 @@ def onnx_core(model: ModelProto, signature: CoreSignature) -> CoreFunction:
         arrays = session.run(list(signature.outputs), {signature.input: image.numpy()})
         for name, array in zip(signature.outputs, arrays, strict=True):
             found = np.asarray(array)
-            if not (np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1):
+            bounded = name in signature.unbounded or (found.min() >= 0 and found.max() <= 1)
+            if not (np.isfinite(found).all() and bounded):
                 raise ExportError(
                     f"output {name!r} of the file leaves 0…1 (it reaches {found.min():.3g} and "
                     f"{found.max():.3g}); it must be a probability: put the sigmoid into the graph"
@@ -64,8 +65,8 @@ def compare(
     network gets, what it gives for just that, and what is made of this. A network may magnify the
     last bit of its input, so only this tells a wrong graph from a nervous network.
     """
-    parity = Parity(reference, how.sampled, seed, network.tolerance)
     signature = how.core_signature(network)
+    parity = Parity(reference, how.sampled, seed, network.tolerance, signature.unbounded)
     inner = [f"core/{signature.input}", *(f"core/{name}" for name in signature.outputs)]
     session = _session(_with_outputs(served, inner), network.name)
     names = [*(tensor.name for tensor in network.outputs), *inner]
@@ -75,10 +76,7 @@ def compare(
     own = core(torch.from_numpy(got[inner[0]]))
     final = how.outputs(network, own)
     for count in range(1, len(entry) + 1):
-        if count < len(entry):
-            part = _run(session, names, batch_of(inputs, count))
-        else:
-            part = got
+        part = got if count == len(entry) else _run(session, names, batch_of(inputs, count))
         parity.add_part("core input", part[inner[0]], entry[:count].numpy())
         for name, want in zip(signature.outputs, own, strict=True):
             parity.add_part(f"core {name}", part[f"core/{name}"], want[:count].numpy())

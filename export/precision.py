@@ -20,13 +20,19 @@ KEEP = (
 """Operators that stay in FP32: sums over many elements, and values below FP16's smallest."""
 
 
-def to_half(core: ModelProto) -> ModelProto:
+def to_half(core: ModelProto, *, keep_stem: bool = False) -> ModelProto:
     """Turn a core into mixed precision; its inputs and outputs stay FP32.
 
     FP32 remain the operators of `KEEP`, the products that a softmax feeds (the mean entry of
     MA-Net's attention over 83 521 positions is 1.2e-5, below FP16's smallest normal number), all
     resizing, and what follows the last convolution or product on the way to each output: sigmoids
     and gates (spec cxr §14).
+
+    Parameters
+    ----------
+    keep_stem
+        Keep the first convolution and its normalisation in FP32, too: the input has a wide range
+        (spec ct_densenet §5.3).
     """
     # The converter lives beside heavy tools that log on import.
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -37,10 +43,26 @@ def to_half(core: ModelProto) -> ModelProto:
             core,
             keep_io_types=True,
             op_block_list=[*KEEP, "Resize"],
-            node_block_list=sorted(_islands(core)),
+            node_block_list=sorted(_islands(core) | (_stem(core) if keep_stem else set())),
         )
     _sort(half.graph)
+    _unrepeat(half.graph)
     return half
+
+
+def _unrepeat(graph: GraphProto) -> None:
+    """Remove casts that the converter made anew for every reader of a constant."""
+    made: set[str] = set()
+    nodes = []
+    for node in graph.node:
+        if made.isdisjoint(node.output):
+            made.update(node.output)
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for number, node in enumerate(graph.node):
+        if "_cast_to_fp" in node.name:
+            node.name = f"{node.name}{number}"
 
 
 def _sort(graph: GraphProto) -> None:
@@ -59,6 +81,20 @@ def _sort(graph: GraphProto) -> None:
     nodes = [graph.node[number] for number in order]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _stem(core: ModelProto) -> set[str]:
+    """Names of the nodes from the input to the first convolution and its normalisation."""
+    names: set[str] = set()
+    reached = {i.name for i in core.graph.input}
+    after: set[str] = set()
+    for node in core.graph.node:  # in topological order
+        if reached.intersection(node.input):
+            names.add(node.name)
+            (after if node.op_type == "Conv" else reached).update(node.output)
+        elif node.op_type == "BatchNormalization" and after.intersection(node.input):
+            names.add(node.name)
+    return names
 
 
 def _islands(core: ModelProto) -> set[str]:

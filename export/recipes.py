@@ -36,11 +36,17 @@ class CoreSignature:
         Of the input without the batch axis; names are sizes of the network.
     outputs
         Shape without the batch axis by name.
+    unbounded
+        Outputs that are no probabilities: scores before a softmax, logits, activation maps.
+    wide_input
+        The input is not normalised, so what reads it needs FP32's range.
     """
 
     input: str
     shape: tuple[int | str, ...]
     outputs: Mapping[str, tuple[int | str, ...]]
+    unbounded: frozenset[str] = frozenset()
+    wide_input: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class Recipe:
     sampled
         What these are, in words.
     checkpoints
-        Folder → published checkpoints found below it.
+        Folder → published checkpoints found below it; also others when the second argument says so.
     """
 
     core_signature: Callable[[Network], CoreSignature]
@@ -73,11 +79,14 @@ class Recipe:
     outputs: Callable[[Network, tuple[Tensor, ...]], dict[str, NDArray[Any]]]
     samples: Callable[[Network, Sizes, int], Arrays]
     sampled: str
-    checkpoints: Callable[[Path], Sequence[Checkpoint]]
+    checkpoints: Callable[[Path, bool], Sequence[Checkpoint]]
 
 
 _MODULES = {
+    "ct-angel": "ct_angel_recipe",
+    "ct-classifier": "ct_classifier_recipe",
     "cxr-severity": "cxr_recipe",
+    "lungmask": "lungmask_recipe",
 }
 """Module of `export/networks/` with the RECIPE, by system."""
 

@@ -265,7 +265,7 @@ def _make(job: Job, network: Network, sizes: Mapping[str, int]) -> Made:
             opset=job.options["opset"],
         )
     if job.precision == "fp16":
-        model = to_half(model)
+        model = to_half(model, keep_stem=signature.wide_input)
     return Made(job.recipe.wrap(model, network, sizes), weights, core)
 
 

@@ -83,6 +83,8 @@ def import_weights(
     folder: Path,
     store: Path | None = None,
     progress: Callable[[str], None] | None = None,
+    *,
+    allow_unknown: bool = False,
 ) -> list[Card]:
     """Check the published checkpoints below `folder` and put them into the store.
 
@@ -93,6 +95,8 @@ def import_weights(
     ----------
     progress
         Called with the name of each network before its checkpoint is read.
+    allow_unknown
+        Take files whose sha256 is not that of a published one, where these are known.
 
     Raises
     ------
@@ -104,7 +108,7 @@ def import_weights(
     target = store_folder(store)
     cards: list[Card] = []
     problems: list[str] = []
-    for checkpoint in recipe(system).checkpoints(folder):
+    for checkpoint in recipe(system).checkpoints(folder, allow_unknown):
         if progress is not None:
             progress(checkpoint.network)
         try:
@@ -182,7 +186,15 @@ def load_weights(
 
 
 def _path(store: Path, system: str, network: str, suffix: str) -> Path:
-    return store / system / f"{network}.{suffix}"
+    return store / _owner(system, network) / f"{network}.{suffix}"
+
+
+def _owner(system: str, network: str) -> str:
+    """The first system of the catalog that serves the network's model: systems may share one."""
+    if system not in SYSTEMS:
+        return system
+    model = SYSTEMS[system].network(network).model
+    return next(s.name for s in SYSTEMS.values() if model in {n.model for n in s.networks})
 
 
 def _read_card(path: Path) -> Card:

@@ -55,7 +55,8 @@ def read_user_file(path: Path, network: Network, core: CoreSignature) -> UserFil
     if inputs.keys() == {t.name for t in network.inputs} and inputs.keys() != {core.input}:
         return _served(path, model, network)
     image = inputs.get(core.input)
-    if image is not None and len(inputs) == 1 and _element(image) == "UINT8":
+    served = {t.name: t.dtype for t in network.inputs}.get(core.input)
+    if image is not None and len(inputs) == 1 and _element(image) == served != "FP32":
         return _served(path, model, network)
     where = f"{path} (for {network.name})"
     _require(where, "inputs", inputs, {core.input})

@@ -12,7 +12,14 @@ from types import TracebackType
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from ...catalog import SYSTEMS, System
 from ...catalog.errors import ConnectionFailed, HilumError, InputError, ServerError
@@ -55,15 +62,21 @@ def errors_to_exit_codes() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-class Steps:
-    """Progress of long work: a bar on a terminal, plain lines otherwise.
+_LONG = 20
+"""Steps within one part from which on plain lines tell of every tenth of them."""
 
-    Use as a context manager; call :meth:`advance` once for each finished part.
+
+class Steps:
+    """Progress of long work: bars on a terminal, plain lines otherwise.
+
+    Use as a context manager; call :meth:`advance` once for each finished part, and :meth:`part`
+    for steps within one, from any thread.
     """
 
     def __init__(self, title: str, total: int) -> None:
         self._title, self._total, self._done = title, total, 0
         self._bar: Progress | None = None
+        self._inner: TaskID | None = None
         if sys.stderr.isatty():
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -88,10 +101,14 @@ class Steps:
         if self._bar:
             self._bar.stop()
 
-    def say(self, text: str) -> None:
-        """Tell what is being done now."""
+    def part(self, stage: str, done: int, total: int) -> None:
+        """Tell how far the work on one part has come: `done` of `total` steps of `stage`."""
         if self._bar:
-            self._bar.update(self._task, description=f"{self._title}: {text}")
+            if self._inner is None:
+                self._inner = self._bar.add_task(stage, total=total)
+            self._bar.update(self._inner, description=f"  {stage}", completed=done, total=total)
+        elif total >= _LONG and done < total and done * 10 // total != (done - 1) * 10 // total:
+            err.print(f"  {stage} {done}/{total}", markup=False)
 
     def advance(self, text: str) -> None:
         """One part is done; `text` says which, for the plain line."""

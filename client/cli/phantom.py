@@ -20,11 +20,6 @@ class ImageFormat(StrEnum):
     DICOM = "dicom"
 
 
-@app.callback()
-def _group() -> None:
-    """Keep `cxr` a sub-command while it is the only one."""
-
-
 @app.command("cxr")
 def cxr(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
@@ -47,3 +42,20 @@ def cxr(
             else:
                 phantom.write_png(image, path.with_suffix(".png"))
         out.print(f"{count} generated X-rays in {out_dir}", markup=False)
+
+
+@app.command("ct")
+def ct(
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    slices: Annotated[int, typer.Option(min=3, max=2000, help="How many slices.")] = 60,
+    size: Annotated[int, typer.Option(min=32, max=1024, help="Side in pixels.")] = 512,
+    seed: Annotated[int, typer.Option(help="Which patient.")] = 0,
+    lesions: Annotated[int, typer.Option(min=0, max=100, help="Ground-glass opacities.")] = 5,
+) -> None:
+    """Write a generated chest CT as a DICOM series."""
+    from ...preprocessing import phantom_ct, phantom_ct_dicom
+
+    with errors_to_exit_codes():
+        made = phantom_ct.chest_ct(seed, slices=slices, size=size, lesions=lesions)
+        phantom_ct_dicom.write_dicom_series(made.volume, out_dir)
+        out.print(f"a generated CT series of {slices} slices in {out_dir}", markup=False)

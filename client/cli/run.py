@@ -22,11 +22,12 @@ from ..client import Client
 from ..options import ConnectionOptions
 from ..pictures.canvas import DISCLAIMER
 from ..pipelines import PIPELINES, Pipeline
+from ..pipelines.base import Frugal, WritesFiles
 from ..results import Report, save_arrays, weights_entry
 from .console import Exit, Steps, default_repository, err, errors_to_exit_codes, out
 
 if TYPE_CHECKING:
-    from ...server.launcher import Progress
+    from ...server.launcher import Progress, TritonServer
 
 app = typer.Typer(no_args_is_help=True, help="Run a system over studies.")
 
@@ -58,14 +59,18 @@ class Common:
 
 def _command(pipeline: Pipeline) -> Any:
     """The command of one system: the common options and those of its pipeline."""
-    own = [f.name for f in dataclasses.fields(pipeline.options_type)]
+    own = [f.name for f in dataclasses.fields(pipeline.options_type) if _is_own(f)]
 
     @functools.wraps(_run)
     def command(**given: Any) -> None:
         with errors_to_exit_codes():
-            options = pipeline.options_type(**{k: given.pop(k) for k in own})
+            chosen = {k: given.pop(k) for k in own}
             inputs = given.pop("inputs")
-            _run(pipeline, inputs, options, Common(**given))
+            common = Common(**given)
+            for field in dataclasses.fields(pipeline.options_type):
+                if not _is_own(field):
+                    chosen[field.name] = getattr(common, field.metadata["from"])
+            _run(pipeline, inputs, pipeline.options_type(**chosen), common)
 
     command.__doc__ = f"{pipeline.system.summary}. {pipeline.system.paper}"
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -76,15 +81,20 @@ def _command(pipeline: Pipeline) -> Any:
 
 def _inputs_parameter(pipeline: Pipeline) -> inspect.Parameter:
     annotation = Annotated[
-        list[Path], typer.Argument(help=f"Files, or folders with one {pipeline.noun} a file.")
+        list[Path], typer.Argument(help=f"Files, or folders of them: one {pipeline.noun} each.")
     ]
     return inspect.Parameter("inputs", inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+
+
+def _is_own(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field is a command-line option itself, not filled from another one."""
+    return "from" not in field.metadata
 
 
 def _parameters(options_type: type) -> Iterator[inspect.Parameter]:
     """The fields of an options class as parameters that Typer understands."""
     hints = inspect.get_annotations(options_type, eval_str=True)
-    for f in dataclasses.fields(options_type):
+    for f in filter(_is_own, dataclasses.fields(options_type)):
         annotation = hints[f.name]
         if "help" in f.metadata:
             annotation = Annotated[annotation, typer.Option(help=f.metadata["help"])]
@@ -100,6 +110,7 @@ def _run(pipeline: Pipeline, inputs: list[Path], options: Any, common: Common) -
         raise InputError(f"no {pipeline.noun} in {', '.join(map(str, inputs))}")
     rows: dict[str, dict[str, str]] = {}
     with _client(pipeline, options, common) as client:
+        options = _affordable(client, pipeline, options)
         report = _report(client, pipeline, options, common, len(studies))
         try:
             _process(client, pipeline, studies, options, common, report, rows)
@@ -130,15 +141,46 @@ def _client(pipeline: Pipeline, options: Any, common: Common) -> Iterator[Client
         with Client(ConnectionOptions(url=common.url, **settings)) as client:
             yield client
         return
-    from ...server.launcher import TritonServer
-
-    models = pipeline.models(options)
-    repository = common.repository or default_repository()
     with (
-        TritonServer(repository, models=models, progress=_say, grace=0) as server,
+        _start(pipeline, options, common) as server,
         Client(ConnectionOptions(url=server.grpc_url, **settings)) as client,
     ):
         yield client
+
+
+def _start(pipeline: Pipeline, options: Any, common: Common) -> TritonServer:
+    """Start a server of what the run asks for; of less, where that is all there is."""
+    from ...server.launcher import TritonServer
+
+    repository = common.repository or default_repository()
+
+    def start(options: Any) -> TritonServer:
+        models = pipeline.models(options)
+        return TritonServer(repository, models=models, progress=_say, grace=0).start()
+
+    try:
+        return start(options)
+    except RepositoryError as lack:
+        less = pipeline.fallback(options) if isinstance(pipeline, Frugal) else None
+        if less is None:
+            raise
+        try:
+            return start(less)
+        except RepositoryError:
+            raise lack from None
+
+
+def _affordable(client: Client, pipeline: Pipeline, options: Any) -> Any:
+    """The options that the server can fulfil: as chosen, or those of the pipeline's fallback."""
+    less = pipeline.fallback(options) if isinstance(pipeline, Frugal) else None
+    if less is None:
+        return options
+    there = client.models()
+    missing = [m for m in pipeline.models(options) if m not in there]
+    if not missing or not set(pipeline.models(less)) <= set(there):
+        return options
+    err.print(f"the server has no {', '.join(missing)}; running without", markup=False)
+    return less
 
 
 def _say(progress: Progress) -> None:
@@ -183,6 +225,8 @@ def _process(
         files: list[str] = []
         if outcome.result is not None:
             rows[outcome.name] = outcome.result.row()
+            if isinstance(outcome.result, WritesFiles):
+                files += outcome.result.write_files(common.out_dir, outcome.name)
             if common.pictures:
                 files += outcome.result.write_pictures(common.out_dir, outcome.name, note)
             if common.save_arrays:
@@ -192,8 +236,8 @@ def _process(
     batch = client.run_many(
         pipeline.system.name, studies, in_flight=common.in_flight, options=options, finish=finish
     )
-    with Steps(pipeline.noun + "s", len(studies)) as steps:
-        client.on_progress = lambda told: steps.say(f"{told.stage} {told.done}/{told.total}")
+    with Steps(pipeline.noun, len(studies)) as steps:
+        client.on_progress = lambda told: steps.part(told.stage, told.done, told.total)
         for outcome, files in batch:
             report.add(outcome, files)
             steps.advance(f"{outcome.name} {outcome.result.status if outcome.result else 'failed'}")

@@ -23,6 +23,10 @@ def import_weights(
     system: Annotated[str, typer.Argument(help="Name of the system.")],
     path: Annotated[Path, typer.Argument(help="Folder with the published checkpoints.")],
     store: Store = None,
+    allow_unknown: Annotated[
+        bool,
+        typer.Option("--allow-unknown", help="Take files that are not the published ones."),
+    ] = False,
 ) -> None:
     """Check the published checkpoints below a folder and put them into the store."""
     from ...export import store as weights
@@ -33,6 +37,7 @@ def import_weights(
             path,
             store,
             lambda network: err.print(f"reading {network}", markup=False),
+            allow_unknown=allow_unknown,
         )
         for card in cards:
             out.print(f"{card.network}: {card.tensors} tensors from {card.source}", markup=False)

@@ -25,10 +25,28 @@ MAX_SIDE, MIN_SIDE = 1400, 900
 """Longer side of a picture's image in pixels: large X-rays shrink, small ones grow."""
 
 
+HEAT_STRENGTH = 0.8
+"""Share of the colour where a heat map is strongest."""
+
+
+def heat_colours(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Colours of a heat map, uint8 [h, w] → [h, w, 3] (R, G, B)."""
+    colours = cv2.cvtColor(cv2.applyColorMap(values, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    return np.asarray(colours, np.uint8)
+
+
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The typeface of all pictures (the one that Pillow ships) at `size` pixels."""
     return ImageFont.load_default(size)
+
+
+_SPELLED = str.maketrans({"−": "-", "×": "x", "≥": ">=", "≤": "<=", "→": "to"})
+
+
+def spelled(text: str) -> str:
+    """Text in characters that the typeface has."""
+    return text.translate(_SPELLED)
 
 
 class Canvas:
@@ -98,6 +116,33 @@ class Canvas:
                 colour, 2, cv2.LINE_AA,
             )  # fmt: skip
 
+    def rectangle(
+        self, box: tuple[float, float, float, float], colour: Colour, thickness: int = 2
+    ) -> None:
+        """Draw a rectangle around `box` (left, top, right, bottom in image pixels)."""
+        left, top, right, bottom = (round(v * self.scale) for v in box)
+        grow = thickness // 2
+        cv2.rectangle(
+            self._rgb, (left - grow, top - grow), (right - 1 + grow, bottom - 1 + grow),
+            colour, thickness,
+        )  # fmt: skip
+
+    def heat(self, values: NDArray[np.uint8], box: tuple[float, float, float, float]) -> None:
+        """Lay a heat map over `box` (left, top, right, bottom in image pixels).
+
+        Parameters
+        ----------
+        values
+            uint8 [h, w]; 0 is transparent, 255 the strongest.
+        """
+        left, top, right, bottom = (round(v * self.scale) for v in box)
+        size = (max(1, right - left), max(1, bottom - top))
+        soft = np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+        soft = soft[: self.height - top, : self.width - left]
+        under = self._rgb[top : top + soft.shape[0], left : left + soft.shape[1]]
+        share = HEAT_STRENGTH * np.sqrt(soft[:, :, None].astype(np.float32) / 255)
+        under[:] = np.rint(under * (1 - share) + heat_colours(soft) * share)
+
     @property
     def picture(self) -> Image.Image:
         """The picture so far with its footer; drawing of pixels ends, text begins."""
@@ -116,6 +161,7 @@ class Canvas:
         anchor: str = "mm",
     ) -> None:
         """Write `text` at a point (x, y) in image pixels on a dark plate, inside the picture."""
+        text = spelled(text)
         draw = ImageDraw.Draw(self.picture, "RGBA")
         x, y = at[0] * self.scale, at[1] * self.scale
         left, top, right, bottom = draw.textbbox((x, y), text, font=font(size), anchor=anchor)
@@ -135,6 +181,7 @@ class Canvas:
         int
             The x at which the text ends.
         """
+        text = spelled(text)
         draw = ImageDraw.Draw(self.picture)
         spot = (at[0], self.height + at[1])
         draw.text(spot, text, font=font(size), fill=colour)

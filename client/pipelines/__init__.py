@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from .base import Pipeline, Result, Source
+from .ct_angel import CtAngel
+from .ct_classifier import CtClassifier
 from .cxr_severity import CxrSeverity
+from .lungmask import Lungmask
 
-PIPELINES: dict[str, Pipeline] = {pipeline.system.name: pipeline for pipeline in (CxrSeverity(),)}
+PIPELINES: dict[str, Pipeline] = {
+    pipeline.system.name: pipeline
+    for pipeline in (
+        CxrSeverity(),
+        CtAngel(),
+        Lungmask(),
+        CtClassifier(),
+    )
+}
 """Every pipeline by its system's name."""
 
 __all__ = ["PIPELINES", "Pipeline", "Result", "Source"]

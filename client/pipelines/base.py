@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,11 @@ Source = Path | str | bytes | NDArray[np.generic]
 def option(default: Any, text: str) -> Any:
     """A field of a pipeline's options, with the help text of its command-line option."""
     return dataclasses.field(default=default, metadata={"help": text})
+
+
+def filled_from(name: str, default: Any) -> Any:
+    """A field of a pipeline's options that the command line fills from its own option `name`."""
+    return dataclasses.field(default=default, metadata={"from": name})
 
 
 class Result(Protocol):
@@ -47,6 +52,15 @@ class Result(Protocol):
 
     def write_pictures(self, folder: Path, name: str, note: str) -> list[str]:
         """Write the pictures into `folder`; returns the files' names."""
+        ...
+
+
+@runtime_checkable
+class WritesFiles(Protocol):
+    """A result that is a file itself, such as a label map, written with or without pictures."""
+
+    def write_files(self, folder: Path, name: str) -> list[str]:
+        """Write the files into `folder`; returns their names."""
         ...
 
 
@@ -79,4 +93,13 @@ class Pipeline(Protocol):
 
     def study(self, source: Source, options: Any) -> Steps[Result]:
         """Process one study; yields actions for the client's drivers."""
+        ...
+
+
+@runtime_checkable
+class Frugal(Protocol):
+    """A pipeline that can do with fewer models than it would rather use."""
+
+    def fallback(self, options: Any) -> Any | None:
+        """The options that need fewer models, None when these need the fewest."""
         ...

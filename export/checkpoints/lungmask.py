@@ -29,8 +29,8 @@ RESIDUAL = re.compile(r"(.+\.)?residual_(input_conv|batchnorm)\..+")
 """Tensors that are in the file but that no output depends on."""
 
 
-def find(folder: Path) -> list[Checkpoint]:
-    """The checkpoint in or below `folder`.
+def find(folder: Path, *, allow_unknown: bool = False) -> list[Checkpoint]:
+    """The checkpoint in or below `folder`, see `published`.
 
     Raises
     ------
@@ -39,15 +39,20 @@ def find(folder: Path) -> list[Checkpoint]:
     """
     if not folder.is_dir():
         raise WeightsError(f"{folder}: no such folder")
-    found = published(folder)
+    found = published(folder, allow_unknown=allow_unknown)
     if not found:
         expected = ", ".join(catalog.WEIGHT_FILES.values())
         raise WeightsError(f"{folder}: no checkpoint below it; expected {expected}")
     return found
 
 
-def published(folder: Path) -> list[Checkpoint]:
+def published(folder: Path, *, allow_unknown: bool = False) -> list[Checkpoint]:
     """The checkpoint in or below `folder`, if there is one.
+
+    Parameters
+    ----------
+    allow_unknown
+        Take a file that is not one of the published ones, by its sha256.
 
     Raises
     ------
@@ -62,7 +67,11 @@ def published(folder: Path) -> list[Checkpoint]:
         )
     return [
         Checkpoint(
-            catalog.R231.name, path.name, LAYOUT, path, functools.partial(read_checkpoint, path)
+            catalog.R231.name,
+            path.name,
+            LAYOUT,
+            path,
+            functools.partial(read_checkpoint, path, allow_unknown=allow_unknown),
         )
         for path in paths
     ]

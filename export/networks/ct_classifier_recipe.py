@@ -51,7 +51,13 @@ def core_signature(network: Network) -> CoreSignature:
     if _is_lung(network):
         return LUNG.core_signature(network)
     shapes = {"prob": (1,), "logit": (1,), "cam_raw": (1, "C", "C")}
-    return CoreSignature(_input(network), (1, "S", "S"), shapes)
+    return CoreSignature(
+        _input(network),
+        (1, "S", "S"),
+        shapes,
+        unbounded=frozenset({"logit", "cam_raw", "cam"}),
+        wide_input=network.name == catalog.RAW_HU,
+    )
 
 
 def wrap(core: ModelProto, network: Network, sizes: Mapping[str, int]) -> ModelProto:
@@ -164,7 +170,7 @@ def _spread_offset(head: nn.Linear, pooled: Tensor) -> None:
     head.bias.zero_()
 
 
-def find(folder: Path) -> list[Checkpoint]:
+def find(folder: Path, allow_unknown: bool) -> list[Checkpoint]:
     """Checkpoints of the classifier and of its lung network, whichever there are.
 
     Raises
@@ -172,8 +178,9 @@ def find(folder: Path) -> list[Checkpoint]:
     WeightsError
         When there is none.
     """
-    lungs = lung_checkpoints.published(folder)
-    return [*checkpoints.find(folder, required=not lungs), *lungs]
+    lungs = lung_checkpoints.published(folder, allow_unknown=allow_unknown)
+    own = checkpoints.find(folder, required=not lungs, allow_unknown=allow_unknown)
+    return [*own, *lungs]
 
 
 RECIPE = Recipe(

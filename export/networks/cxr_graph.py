@@ -143,7 +143,7 @@ def _disease_back(n: Nodes, side: int) -> None:
     if side != catalog.FRAME:
         scale = _scale(side, catalog.FRAME)
         mask = n.add(
-            "Resize", mask, "", n.floats([1, 1, scale, scale]),
+            "Resize", mask, "", n.floats([1.0, 1.0, float(scale), float(scale)]),
             mode="linear", coordinate_transformation_mode="half_pixel",
         )  # fmt: skip
     # The gate is 0 or 1 and the resize linear: gating its thresholded result is the same.
@@ -152,10 +152,12 @@ def _disease_back(n: Nodes, side: int) -> None:
         n.cast(n.add("Squeeze", pixels, n.axes(1)), "UINT8", out=name)
 
 
-def _scale(side: int, target: int) -> np.float32:
+def _scale(side: int, target: int) -> float:
     """The smallest float32 whose product with `side`, rounded down, is `target`.
 
     A scale and not a size: TensorRT takes no sizes beside a batch axis that is not fixed.
     """
     scale = np.float32(target / side)
-    return scale if float(scale) * side >= target else np.nextafter(scale, np.float32(np.inf))
+    if float(scale) * side < target:
+        scale = np.nextafter(scale, np.float32(np.inf))
+    return float(scale)

@@ -29,7 +29,8 @@ FIT_LESIONS = (4, 0, 8)
 
 def core_signature(network: Network) -> CoreSignature:  # noqa: ARG001
     """``x`` on a scale of 0…1 → ``scores`` of the classes, before or after a softmax."""
-    return CoreSignature("x", (1, "R", "R"), {"scores": (lungmask.CLASSES, "R", "R")})
+    shapes = {"scores": (lungmask.CLASSES, "R", "R")}
+    return CoreSignature("x", (1, "R", "R"), shapes, unbounded=frozenset({"scores"}))
 
 
 def wrap(core: ModelProto, network: Network, sizes: Mapping[str, int]) -> ModelProto:
@@ -113,5 +114,5 @@ RECIPE = Recipe(
     outputs=outputs,
     samples=samples,
     sampled="a synthetic CT slice, and noise beyond the limits",
-    checkpoints=checkpoints.find,
+    checkpoints=lambda folder, unknown: checkpoints.find(folder, allow_unknown=unknown),
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from hilum.catalog import SYSTEMS
 from hilum.client.listener import Listener, identify
 from hilum.server.arguments import Ports, Settings, arguments
 from hilum.server.assemble import assemble_backends
@@ -203,3 +204,34 @@ def bare_server(
             process.wait(30)
 
     return serve
+
+
+@pytest.fixture(scope="session")
+def ct_cores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Analytic stand-ins for the networks of the CT classifier, as ONNX files by network."""
+    import ct_standins
+
+    folder = tmp_path_factory.mktemp("ct-cores")
+    return {
+        "r231": ct_standins.write_lung(folder / "r231.onnx"),
+        "raw_hu": ct_standins.write_raw_hu(folder / "raw_hu.onnx"),
+        "masked": ct_standins.write_masked(folder / "masked.onnx"),
+    }
+
+
+@pytest.fixture(scope="session")
+def ct_repository(tmp_path_factory: pytest.TempPathFactory, ct_cores: dict[str, Path]) -> Path:
+    """A repository that serves the stand-ins of the CT classifier and lungmask."""
+    from hilum.export.repository import export_system
+
+    repository = tmp_path_factory.mktemp("ct") / "repository"
+    export_system(SYSTEMS["ct-classifier"], repository=repository, onnx=ct_cores)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def ct_server(ct_repository: Path) -> Iterator[TritonServer]:
+    """A running Triton with the CT classifier's two networks and lungmask."""
+    models = ["ct_densenet", "ct_classifier_masked", "lungmask_r231"]
+    with TritonServer(ct_repository, models=models) as server:
+        yield server

@@ -20,11 +20,18 @@ Task = Callable[[int], Any]
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One thing that is measured: a way of doing the work at one concurrency."""
+    """One thing that is measured: a way of doing the work at one concurrency.
+
+    Attributes
+    ----------
+    units
+        Images or slices that one call of `task` does: its batch.
+    """
 
     name: str
     concurrency: int
     task: Task
+    units: int = 1
 
 
 @dataclass(slots=True)
@@ -80,10 +87,12 @@ def interleave(
         for lane in lanes:
             progress(f"round {number}/{rounds}: {lane.name}, concurrency {lane.concurrency}")
             throughput, latencies = closed_loop(
-                lane.task, concurrency=lane.concurrency, tasks=max(tasks, 2 * lane.concurrency)
+                lane.task,
+                concurrency=lane.concurrency,
+                tasks=max(tasks // lane.units, 2 * lane.concurrency),
             )
             kept = samples[lane.name, lane.concurrency]
-            kept.throughputs.append(throughput)
+            kept.throughputs.append(throughput * lane.units)
             kept.latencies += latencies
     return samples
 

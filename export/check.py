@@ -81,6 +81,8 @@ def check_repository(repository: Path, systems: Iterable[System] | None = None) 
 
 
 def _check_system(repository: Path, system: System) -> Iterator[Finding]:
+    if not any((repository / model.model).is_dir() for model in system.models()):
+        return  # the repository is for other systems
     certificates: dict[str, dict[str, Any]] = {}
     for network in system.networks:
         try:

@@ -93,7 +93,7 @@ def decide(
             "more than the rule was made for"
         )
     if len(flags) < length:
-        notes.append(f"{len(flags)} slices: the rule needs {length} or more")
+        notes.append(f"too short for the rule: {len(flags)} of the {length} slices that it needs")
     if breaks:
         notes.append(f"the series has {len(breaks)} gap(s); no run crosses them")
     return PatientDecision(runs, tuple(notes))

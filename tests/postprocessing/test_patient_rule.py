@@ -55,7 +55,7 @@ def test_lengths_count_one_spacing_for_each_slice() -> None:
 def test_the_length_of_a_run_is_a_parameter() -> None:
     assert decide([{2}, {2}], length=2).positive
     assert not decide([{2}] * 3, length=4).positive
-    assert any("needs 4" in note for note in decide([{2}] * 3, length=4).notes)
+    assert any("3 of the 4 slices" in note for note in decide([{2}] * 3, length=4).notes)
 
 
 def test_find_runs() -> None:

@@ -1,6 +1,6 @@
 """CT-Angel: COVID-19 lesions on chest CT slices, and a decision for the patient.
 
-Chen et al., Sci Rep 10:19196 (2020), doi 10.1038/s41598-020-76282-0.
+Chen et al., Sci Rep 10 (2020), doi 10.1038/s41598-020-76282-0.
 
 One 8-bit slice → valid region and lesions (two networks of one architecture) → boxes inside the
 valid region → quadrants → positive when the same quadrant is flagged on three consecutive slices.
@@ -134,7 +134,7 @@ SYSTEM = System(
     name="ct-angel",
     title="Lesion boxes and patient decision on chest CT",
     summary="chest CT slices → valid region, lesion boxes → patient decision",
-    paper="Chen et al., Sci Rep 10:19196 (2020), doi 10.1038/s41598-020-76282-0",
+    paper="Chen et al., Sci Rep 10 (2020), doi 10.1038/s41598-020-76282-0",
     networks=(LESION, VALID),
     steps=(),
     ensembles=(ENSEMBLE,),

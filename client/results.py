@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..catalog.errors import HilumError
 from .batch import Outcome
 from .pictures.canvas import DISCLAIMER
 
@@ -81,13 +82,23 @@ class Report:
         }
         return cls(folder, head, total)
 
-    def add(self, outcome: Outcome, files: Sequence[str] = ()) -> None:
-        """Enter one outcome with the names of its files; now and then the report is saved."""
+    def add(
+        self, outcome: Outcome, files: Sequence[str] = (), unwritten: str | None = None
+    ) -> None:
+        """Enter one outcome with the names of its files; now and then the report is saved.
+
+        Parameters
+        ----------
+        unwritten
+            Why some of its files could not be written.
+        """
         entry: dict[str, Any] = {"input": _label(outcome), "name": outcome.name}
         if outcome.result is not None:
             entry |= outcome.result.report()
         else:
-            entry |= {"status": FAILED, "error": str(outcome.error)}
+            entry |= {"status": FAILED, "error": reason(outcome.error)}
+        if unwritten is not None:
+            entry["unwritten"] = unwritten
         entry |= {"seconds": round(outcome.seconds, 4), "files": list(files)}
         self._entries[outcome.index] = entry
         if time.monotonic() - self._saved > _SAVE_EVERY_S:
@@ -95,8 +106,8 @@ class Report:
 
     @property
     def failed(self) -> int:
-        """How many studies gave no result so far."""
-        return sum(e["status"] == FAILED for e in self._entries.values())
+        """How many studies gave no result so far, or not all of their files."""
+        return sum(e["status"] == FAILED or "unwritten" in e for e in self._entries.values())
 
     def as_dict(self) -> dict[str, Any]:
         """The whole report."""
@@ -114,6 +125,11 @@ class Report:
         os.replace(partial, path)  # noqa: PTH105 - atomic, also over an old report
         self._saved = time.monotonic()
         return path
+
+
+def reason(error: Exception | None) -> str:
+    """Why a study failed: Hilum's own words, or the kind of any other error with its text."""
+    return str(error) if isinstance(error, HilumError) else f"{type(error).__name__}: {error}"
 
 
 def save_arrays(folder: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> str:

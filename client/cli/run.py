@@ -23,7 +23,7 @@ from ..options import ConnectionOptions
 from ..pictures.canvas import DISCLAIMER
 from ..pipelines import PIPELINES, Pipeline
 from ..pipelines.base import Frugal, WritesFiles
-from ..results import Report, save_arrays, weights_entry
+from ..results import Report, reason, save_arrays, weights_entry
 from .console import Exit, Steps, default_repository, err, errors_to_exit_codes, out
 
 if TYPE_CHECKING:
@@ -221,29 +221,34 @@ def _process(
     """Run the studies; what a study leaves behind is written where it was computed."""
     note = report.head["weights_note"]
 
-    def finish(outcome: Outcome) -> tuple[Outcome, list[str]]:
+    def finish(outcome: Outcome) -> tuple[Outcome, list[str], str | None]:
         files: list[str] = []
-        if outcome.result is not None:
-            rows[outcome.name] = outcome.result.row()
+        if outcome.result is None:
+            return outcome, files, None
+        rows[outcome.name] = outcome.result.row()
+        try:
             if isinstance(outcome.result, WritesFiles):
                 files += outcome.result.write_files(common.out_dir, outcome.name)
             if common.pictures:
                 files += outcome.result.write_pictures(common.out_dir, outcome.name, note)
             if common.save_arrays:
                 files.append(save_arrays(common.out_dir, outcome.name, outcome.result.arrays()))
-        return outcome, files
+        except Exception as failure:  # noqa: BLE001 - the result itself is kept
+            return outcome, files, f"not all files could be written: {failure}"
+        return outcome, files, None
 
     batch = client.run_many(
         pipeline.system.name, studies, in_flight=common.in_flight, options=options, finish=finish
     )
     with Steps(pipeline.noun, len(studies)) as steps:
         client.on_progress = lambda told: steps.part(told.stage, told.done, told.total)
-        for outcome, files in batch:
-            report.add(outcome, files)
+        for outcome, files, unwritten in batch:
+            report.add(outcome, files, unwritten)
             steps.advance(f"{outcome.name} {outcome.result.status if outcome.result else 'failed'}")
-            if outcome.error is not None:
-                err.print(f"{outcome.name} ({studies[outcome.index].name}): {outcome.error}",
-                          markup=False)  # fmt: skip
+            problem = unwritten or (outcome.error and reason(outcome.error))
+            if problem:
+                name = studies[outcome.index].name
+                err.print(f"{outcome.name} ({name}): {problem}", markup=False)
 
 
 def _show(report: Report, rows: dict[str, dict[str, str]]) -> None:

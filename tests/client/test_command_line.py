@@ -159,6 +159,19 @@ def test_bad_inputs_are_told_and_the_batch_goes_on(
         assert path.name in done.stderr
 
 
+def test_files_that_cannot_be_written_leave_the_result(
+    standin_server: TritonServer, xrays: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "0001.png").mkdir()  # in the way of the first picture
+    done = hilum("run", "cxr-severity", xrays, "--out", tmp_path,
+                 "--url", standin_server.grpc_url)  # fmt: skip
+    assert done.returncode == 1
+    first, *others = report_of(tmp_path)["results"]
+    assert "could not be written" in first["unwritten"]
+    assert first["score"] is not None
+    assert all(r["files"] for r in others)
+
+
 def test_folder_without_xrays_is_wrong_use(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing here")
     done = hilum("run", "cxr-severity", tmp_path, "--out", tmp_path / "out", "--url", "127.0.0.1:1")

@@ -18,7 +18,7 @@ from ...preprocessing.phantom import Phantom, chest_xray
 from . import cxr, cxr_reference
 from .random import calibrate, describe, fit_gate, fit_segmentation, seeded
 
-MASK_SEVERITIES = (0.8, 0.3)
+MASK_SEVERITIES = (0.6, 1.0, 0.3)
 """Of the synthetic X-rays, all diseased, that the mask is fitted to."""
 
 GATE_SEVERITIES = (0.9, 0.0, 0.6, 0.0, 0.4, 0.0, 0.75, 0.0) * 2

@@ -167,7 +167,7 @@ def test_files_that_cannot_be_written_leave_the_result(
                  "--url", standin_server.grpc_url)  # fmt: skip
     assert done.returncode == 1
     first, *others = report_of(tmp_path)["results"]
-    assert "could not be written" in first["unwritten"]
+    assert "not all files could be written" in first["unwritten"]
     assert first["score"] is not None
     assert all(r["files"] for r in others)
 

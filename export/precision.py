@@ -19,14 +19,27 @@ KEEP = (
 )
 """Operators that stay in FP32: sums over many elements, and values below FP16's smallest."""
 
+HEAD = (
+    "Flatten",
+    "Gemm",
+    "GlobalAveragePool",
+    "Identity",
+    "ReduceMean",
+    "Reshape",
+    "Resize",
+    "Sigmoid",
+    "Squeeze",
+)
+"""Operators between the last features and an output: they cost nothing and decide everything."""
+
 
 def to_half(core: ModelProto, *, keep_stem: bool = False) -> ModelProto:
     """Turn a core into mixed precision; its inputs and outputs stay FP32.
 
     FP32 remain the operators of `KEEP`, the products that a softmax feeds (the mean entry of
     MA-Net's attention over 83 521 positions is 1.2e-5, below FP16's smallest normal number), all
-    resizing, and what follows the last convolution or product on the way to each output: sigmoids
-    and gates (spec cxr §14).
+    resizing, and what lies between the last features and an output: sigmoids and classification
+    heads (spec cxr §14).
 
     Parameters
     ----------
@@ -113,10 +126,10 @@ def _islands(core: ModelProto) -> set[str]:
     heads = [producer[o.name] for o in core.graph.output if o.name in producer]
     while heads:
         node = heads.pop()
-        if node.op_type in {"Conv", "Gemm", "MatMul"} or node.name in islands:
+        if node.op_type in {"Conv", "ConvTranspose", "MatMul"} or node.name in islands:
             continue
         islands.add(node.name)
-        if node.op_type in {"Sigmoid", "Identity", "Resize"}:
+        if node.op_type in HEAD:
             heads += [producer[i] for i in node.input if i in producer]
     return islands
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from hilum.server.launcher import TritonServer
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # for helper modules that several rooms share
+
+# A shell's background job ignores Ctrl-C, and so would the programs that tests start from it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STANDINS = {"manet": (544, 0.9), "fpn": (384, 0.9), "pan": (544, 0.5), "linknet": (544, 0.2)}
 """Stage II stand-ins: input side and image-level probability, by the network they replace."""

@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-from onnx import GraphProto, ModelProto, shape_inference
+from onnx import GraphProto, ModelProto, TensorProto, helper, shape_inference
 
 KEEP = (
     "GroupNormalization",
@@ -60,6 +60,7 @@ def to_half(core: ModelProto, *, keep_stem: bool = False) -> ModelProto:
         )
     _sort(half.graph)
     _unrepeat(half.graph)
+    _unround(half.graph)
     return half
 
 
@@ -76,6 +77,22 @@ def _unrepeat(graph: GraphProto) -> None:
     for number, node in enumerate(graph.node):
         if "_cast_to_fp" in node.name:
             node.name = f"{node.name}{number}"
+
+
+def _unround(graph: GraphProto) -> None:
+    """Join FP32 neighbours, and FP32 outputs, that the converter linked through FP16."""
+    target = {
+        node.output[0]: (node, helper.get_node_attr_value(node, "to"))
+        for node in graph.node
+        if node.op_type == "Cast"
+    }
+    for node, kind in list(target.values()):
+        inner, to = target.get(node.input[0], (None, None))
+        if kind == TensorProto.FLOAT and inner is not None and to == TensorProto.FLOAT16:
+            node.input[0] = inner.input[0]
+    read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
+    for node in [n for n in graph.node if n.op_type == "Cast" and n.output[0] not in read]:
+        graph.node.remove(node)
 
 
 def _sort(graph: GraphProto) -> None:

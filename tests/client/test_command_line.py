@@ -389,10 +389,13 @@ def test_serve_answers_until_it_is_stopped(standin_repository: Path, tmp_path: P
          "--grpc-port", str(grpc), "--metrics-port", str(metrics)],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     ) as server:  # fmt: skip
-        assert server.stdout is not None
-        assert f":{grpc}" in server.stdout.readline()
-        server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 0
+        try:
+            assert server.stdout is not None
+            assert f":{grpc}" in server.stdout.readline()
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
     shown = hilum("serve", "--repository", standin_repository, "--print-args")
     assert "--model-control-mode=none" in shown.stdout
     assert "--grpc-address=127.0.0.1" in shown.stdout

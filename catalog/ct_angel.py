@@ -91,6 +91,7 @@ def _network(name: str, title: str, what: str, published: tuple[Figure, ...] = (
         sizes={"S": SIZE},
         max_batch=8,
         published=published,
+        streamed=True,
     )
 
 

@@ -125,6 +125,7 @@ RAW_HU_NETWORK = Network(
     sizes={"S": SIZE, "C": CAM},
     max_batch=32,
     tolerance=_TOLERANCE,
+    streamed=True,
 )
 
 MASKED_NETWORK = Network(
@@ -136,6 +137,7 @@ MASKED_NETWORK = Network(
     sizes={"S": SIZE, "C": CAM},
     max_batch=32,
     tolerance=_TOLERANCE,
+    streamed=True,
 )
 
 PREPARE = PythonStep(

@@ -54,6 +54,7 @@ R231 = Network(
     sizes={"R": SIZE},
     max_batch=32,
     tolerance=1e-4,  # of class scores, which are no probabilities and reach ±30
+    streamed=True,
 )
 
 SYSTEM = System(

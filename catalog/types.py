@@ -31,6 +31,8 @@ class Tensor:
         Without the batch axis when the model batches.
     labels
         Names of the entries of a vector; Triton serves them with its classification extension.
+    half
+        FP16 instead of FP32 in a repository that was exported with ``--precision fp16``.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Tensor:
     shape: tuple[Dim, ...]
     description: str = ""
     labels: tuple[str, ...] = ()
+    half: bool = False
 
     def resolved(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape with every named size replaced by its number from `sizes`."""
@@ -79,6 +82,9 @@ class Network:
     tolerance
         Largest absolute difference between the exported and the PyTorch network that an export
         may have, on its probabilities.
+    streamed
+        Its inputs come many at a time, as the slices of a series do, so that throughput counts and
+        not the latency of one.
     """
 
     name: str
@@ -90,6 +96,7 @@ class Network:
     sizes: Mapping[str, int] = field(default_factory=dict)
     tolerance: float = 2e-5
     published: tuple[Figure, ...] = ()
+    streamed: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", _frozen(self.sizes))

@@ -28,6 +28,13 @@ from .configuration import (
 _CPU_CORES_PER_INSTANCE = 8
 """More threads than these add little to one image; further cores get an instance of their own."""
 
+_STREAM_INSTANCES = 4
+"""On the CPU, a network with many inputs in flight does more of them side by side, each on few
+threads, than one after the other on all: no thread waits for another. More copies than these cost
+more memory than they gain."""
+
+_STREAMED = frozenset(n.model for s in SYSTEMS.values() for n in s.networks if n.streamed)
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -41,6 +48,8 @@ class Resources:
         Copies of each network (for each GPU).
     threads
         Threads of each copy on the CPU.
+    stream_instances, stream_threads
+        The same for networks whose inputs come many at a time.
     step_instances
         Processes for each Python step.
     """
@@ -48,6 +57,8 @@ class Resources:
     gpu: bool
     instances: int
     threads: int
+    stream_instances: int
+    stream_threads: int
     step_instances: int
 
     @classmethod
@@ -58,11 +69,16 @@ class Resources:
         gpu = machine.gpus() > 0 if gpu is None else gpu
         cores = machine.cores()
         if gpu:
-            return cls(True, instances or 1, threads or 1, max(1, min(8, cores // 2)))
+            each = (instances or 1, threads or 1)
+            return cls(True, *each, *each, max(1, min(8, cores // 2)))
+        steps = max(1, min(4, cores // 4))
+        if instances is None and threads is None:
+            one, stream = max(1, cores // _CPU_CORES_PER_INSTANCE), min(cores, _STREAM_INSTANCES)
+            return cls(False, one, cores // one, stream, cores // stream, steps)
         if instances is None:
-            instances = max(1, cores // (threads or _CPU_CORES_PER_INSTANCE))
-        threads = threads or max(1, cores // instances)
-        return cls(False, instances, threads, max(1, min(4, cores // 4)))
+            instances = max(1, cores // (threads or 1))
+        each = (instances, threads or max(1, cores // instances))
+        return cls(False, *each, *each, steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +170,13 @@ def configure(config: ModelConfig, resources: Resources) -> None:
         group.kind = group.KIND_CPU
         group.count = 1 if config.name == ABOUT.model else resources.step_instances
         return
-    group.count = resources.instances
+    streamed = config.name in _STREAMED
+    group.count = resources.stream_instances if streamed else resources.instances
     if not resources.gpu:
         group.kind = group.KIND_CPU
     if backend_of(config) == "onnxruntime":
-        config.parameters["intra_op_thread_count"].string_value = str(resources.threads)
+        threads = resources.stream_threads if streamed else resources.threads
+        config.parameters["intra_op_thread_count"].string_value = str(threads)
         # Waiting threads that spin take the cores from the other networks and from the steps.
         config.parameters["session.intra_op.allow_spinning"].string_value = "0"
 

@@ -12,7 +12,9 @@ from hilum.catalog.errors import RepositoryError
 from hilum.server.configuration import read_config
 from hilum.server.stage import Resources, stage
 
-CPU = Resources(gpu=False, instances=2, threads=3, step_instances=4)
+CPU = Resources(
+    gpu=False, instances=2, threads=3, stream_instances=5, stream_threads=1, step_instances=4
+)
 
 
 @pytest.fixture
@@ -114,11 +116,11 @@ def test_on_a_gpu_triton_places_the_networks_and_steps_stay_on_the_cpu(repositor
 @pytest.mark.parametrize(
     ("cores", "instances", "threads", "expected"),
     [
-        (2, None, None, (1, 2)),
-        (16, None, None, (2, 8)),
-        (16, 4, None, (4, 4)),
-        (16, None, 2, (8, 2)),
-        (1, 3, None, (3, 1)),
+        (2, None, None, (1, 2, 2, 1)),
+        (16, None, None, (2, 8, 4, 4)),
+        (16, 4, None, (4, 4, 4, 4)),
+        (16, None, 2, (8, 2, 8, 2)),
+        (1, 3, None, (3, 1, 3, 1)),
     ],
 )
 def test_instances_times_threads_is_about_the_cores(
@@ -126,4 +128,20 @@ def test_instances_times_threads_is_about_the_cores(
 ):
     monkeypatch.setattr("hilum.server.machine.cores", lambda: cores)
     resources = Resources.of_machine(instances, threads, gpu=False)
-    assert (resources.instances, resources.threads) == expected
+    one = (resources.instances, resources.threads)
+    assert (*one, resources.stream_instances, resources.stream_threads) == expected
+
+
+def test_networks_fed_by_a_stream_get_more_instances_of_fewer_threads(tmp_path):
+    folder = tmp_path / "exported"
+    for name in ("ct_densenet", "cxr_lung"):
+        config = 'backend: "onnxruntime"\n'
+        small_repository.write_config(folder, name, config)
+        small_repository.write_onnx(folder, name, config)
+    stage(folder, tmp_path / "run", CPU)
+    found = {}
+    for name in ("ct_densenet", "cxr_lung"):
+        config = read_config(tmp_path / "run" / name / "config.pbtxt")
+        threads = config.parameters["intra_op_thread_count"].string_value
+        found[name] = (config.instance_group[0].count, threads)
+    assert found == {"ct_densenet": (5, "1"), "cxr_lung": (2, "3")}

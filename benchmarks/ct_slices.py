@@ -118,7 +118,13 @@ def measure(
     return {
         "title": subject.system.title,
         "unit": "slice",
-        "command": f"hilum bench {system} --rounds {rounds} --tasks {tasks}",
+        "command": " ".join(
+            (
+                f"hilum bench {system} --rounds {rounds} --tasks {tasks}",
+                *(f"--concurrency {c}" for c in concurrencies),
+                *(f"--batch {b}" for b in batches),
+            )
+        ),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
         "versions": versions(),

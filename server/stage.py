@@ -33,6 +33,10 @@ _STREAM_INSTANCES = 4
 threads, than one after the other on all: no thread waits for another. More copies than these cost
 more memory than they gain."""
 
+_CPU_BATCH = 2
+"""Batches such networks make on the CPU, where larger ones are no faster for each of their items,
+but leave other instances without work at the end."""
+
 _STREAMED = frozenset(n.model for s in SYSTEMS.values() for n in s.networks if n.streamed)
 
 
@@ -174,6 +178,9 @@ def configure(config: ModelConfig, resources: Resources) -> None:
     group.count = resources.stream_instances if streamed else resources.instances
     if not resources.gpu:
         group.kind = group.KIND_CPU
+        batches = config.dynamic_batching
+        if streamed and config.max_batch_size > 1 and not batches.preferred_batch_size:
+            batches.preferred_batch_size.append(_CPU_BATCH)
     if backend_of(config) == "onnxruntime":
         threads = resources.stream_threads if streamed else resources.threads
         config.parameters["intra_op_thread_count"].string_value = str(threads)

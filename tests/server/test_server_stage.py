@@ -135,7 +135,7 @@ def test_instances_times_threads_is_about_the_cores(
 def test_networks_fed_by_a_stream_get_more_instances_of_fewer_threads(tmp_path):
     folder = tmp_path / "exported"
     for name in ("ct_densenet", "cxr_lung"):
-        config = 'backend: "onnxruntime"\n'
+        config = 'backend: "onnxruntime"\nmax_batch_size: 8\ndynamic_batching {}\n'
         small_repository.write_config(folder, name, config)
         small_repository.write_onnx(folder, name, config)
     stage(folder, tmp_path / "run", CPU)
@@ -143,5 +143,6 @@ def test_networks_fed_by_a_stream_get_more_instances_of_fewer_threads(tmp_path):
     for name in ("ct_densenet", "cxr_lung"):
         config = read_config(tmp_path / "run" / name / "config.pbtxt")
         threads = config.parameters["intra_op_thread_count"].string_value
-        found[name] = (config.instance_group[0].count, threads)
-    assert found == {"ct_densenet": (5, "1"), "cxr_lung": (2, "3")}
+        batches = list(config.dynamic_batching.preferred_batch_size)
+        found[name] = (config.instance_group[0].count, threads, batches)
+    assert found == {"ct_densenet": (5, "1", [2]), "cxr_lung": (2, "3", [])}

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ...catalog import SYSTEMS, Figure, System
+from ...catalog import SYSTEMS, Figure, Network, System
 from .console import errors_to_exit_codes, out
 
 
@@ -60,22 +60,34 @@ def _describe(system: System, at_hand: set[tuple[str, str]]) -> dict[str, object
 
 
 def _figures(figures: tuple[Figure, ...]) -> str:
-    return ", ".join(f"{f.quantity} {f.value:g} {f.unit}" for f in figures)
+    return ", ".join(f"{f.quantity} {f.value:g} {f.unit}".strip() for f in figures)
+
+
+def _side(network: Network) -> str:
+    """Side of the square that the network itself sees, in pixels."""
+    sizes = network.sizes
+    return str(sizes.get("S", max(sizes.values(), default="any")))
 
 
 def _show(system: System, at_hand: set[tuple[str, str]]) -> None:
     out.print(f"[bold]{system.name}[/]  {system.summary}\n{system.paper}")
     table = Table("network", "what", "input", "published", "weights", box=None, pad_edge=False)
     for network in system.networks:
-        side = network.sizes.get("S", network.sizes.get("L", ""))
         table.add_row(
             network.name,
             network.title,
-            str(side),
+            _side(network),
             _figures(network.published),
             "in the store" if (system.name, network.name) in at_hand else "none (random only)",
         )
     out.print(table)
     hardware = {f.hardware for n in system.networks for f in n.published if f.hardware}
     if hardware:
-        out.print(f"Published on: {', '.join(sorted(hardware))}\n")
+        out.print(f"Published on: {', '.join(sorted(hardware))}")
+    origins: dict[str, list[Figure]] = {}
+    for figure in system.published:
+        where = ", ".join(part for part in (figure.hardware, figure.source) if part)
+        origins.setdefault(where, []).append(figure)
+    for where, figures in origins.items():
+        out.print(f"Published ({where}): {_figures(tuple(figures))}", markup=False)
+    out.print()

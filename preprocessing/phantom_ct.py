@@ -93,7 +93,7 @@ def chest_ct(
     seed: int,
     *,
     slices: int = 60,
-    size: int = 128,
+    size: int | tuple[int, int] = 128,
     spacing: tuple[float, float, float] | None = None,
     lesions: int = 5,
     noise: float = 18.0,
@@ -105,7 +105,7 @@ def chest_ct(
     seed
         Patient and noise. The same arguments give the same volume.
     slices, size
-        Voxels along z, and along y and x.
+        Voxels along z, and along y and x: one number for both, or rows and columns.
     spacing
         Along z, y, x in mm; None: as much as 300 mm of height and slices of 360 mm need.
     lesions
@@ -118,21 +118,25 @@ def chest_ct(
     InputError
         For a size below 32, fewer than 3 slices, or a spacing or count that is negative.
     """
-    if size < MIN_SIDE or slices < MIN_SLICES:
+    rows, columns = (size, size) if isinstance(size, int) else size
+    if min(rows, columns) < MIN_SIDE or slices < MIN_SLICES:
         raise InputError(
-            f"phantom of {slices} slices of {size} × {size}: give {MIN_SLICES} slices and "
+            f"phantom of {slices} slices of {rows} × {columns}: give {MIN_SLICES} slices and "
             f"{MIN_SIDE} pixels or more"
         )
     if spacing is None:
-        spacing = (HEIGHT_MM / slices, FIELD_MM / size, FIELD_MM / size)
+        spacing = (HEIGHT_MM / slices, FIELD_MM / rows, FIELD_MM / columns)
     if min(spacing) <= 0 or lesions < 0 or noise < 0:
         raise InputError("phantom: spacing must be above 0, lesions and noise not below 0")
     rng = np.random.default_rng([seed % 2**64, 20200220])
     height = slices * spacing[0]
     body = _draw_body(rng, height, lesions)
     z = (np.arange(slices) + 0.5) * spacing[0]
-    y, x = ((np.arange(size) - (size - 1) / 2) * step for step in spacing[1:])
-    trees = np.zeros((slices, size, size), np.uint8)
+    y, x = (
+        (np.arange(n) - (n - 1) / 2) * step
+        for n, step in zip((rows, columns), spacing[1:], strict=True)
+    )
+    trees = np.zeros((slices, rows, columns), np.uint8)
     for tube in body.tubes:
         _draw_tube(trees, tube, (z, y, x))
     voxels = np.empty(trees.shape, np.int16)
@@ -142,7 +146,7 @@ def chest_ct(
     for k, level in enumerate(z):
         voxels[k], lung[k], lesion[k] = _slice(body, planes, float(level), trees[k], noise, rng)
     geometry = Geometry(
-        (slices, size, size),
+        (slices, rows, columns),
         (float(x[0]), float(y[0]), float(z[0])),
         spacing,
         ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import errors_to_exit_codes, out
+
+if TYPE_CHECKING:
+    from ...preprocessing.phantom_ct import CtPhantom
 
 app = typer.Typer(no_args_is_help=True, help="Write generated sample studies.")
 
@@ -48,14 +51,43 @@ def cxr(
 def ct(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
     slices: Annotated[int, typer.Option(min=3, max=2000, help="How many slices.")] = 60,
-    size: Annotated[int, typer.Option(min=32, max=1024, help="Side in pixels.")] = 512,
+    size: Annotated[int, typer.Option(min=32, max=1024, help="Rows, and columns.")] = 512,
+    columns: Annotated[
+        int | None, typer.Option(min=32, max=1024, help="Columns, when not as many as rows.")
+    ] = None,
+    spacing: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="Distance of slices, rows and columns in mm (default: a whole chest)."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Which patient.")] = 0,
     lesions: Annotated[int, typer.Option(min=0, max=100, help="Ground-glass opacities.")] = 5,
+    noise: Annotated[float, typer.Option(min=0, help="Standard deviation in HU.")] = 18.0,
+    truth: Annotated[Path | None, typer.Option(help="Folder for the true masks as NIfTI.")] = None,
 ) -> None:
-    """Write a generated chest CT as a DICOM series."""
+    """Write a generated chest CT as a DICOM series, and what is where in it."""
     from ...preprocessing import phantom_ct, phantom_ct_dicom
 
     with errors_to_exit_codes():
-        made = phantom_ct.chest_ct(seed, slices=slices, size=size, lesions=lesions)
+        shape = size, size if columns is None else columns
+        made = phantom_ct.chest_ct(
+            seed, slices=slices, size=shape, spacing=spacing, lesions=lesions, noise=noise
+        )
         phantom_ct_dicom.write_dicom_series(made.volume, out_dir)
         out.print(f"a generated CT series of {slices} slices in {out_dir}", markup=False)
+        if truth is not None:
+            _write_truth(made, truth)
+            out.print(f"lungs, airways, vessels and lesions in {truth}", markup=False)
+
+
+def _write_truth(made: CtPhantom, folder: Path) -> None:
+    """Write the masks of a phantom as ``<name>.nii.gz``; the lungs have 1 right, 2 left."""
+    from ..nifti_image import nifti_image, save_nifti
+    from ..whole_file import make_folder
+
+    make_folder(folder)
+    masks = {
+        "lung": made.lung, "airway": made.airway, "vessel": made.vessel, "lesion": made.lesion
+    }  # fmt: skip
+    for name, mask in masks.items():
+        image = nifti_image(mask, made.volume.geometry, "generated")
+        save_nifti(image, folder / f"{name}.nii.gz")

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import nibabel
 import numpy as np
 import pydicom
 import pytest
 from hilum.catalog import cxr_severity as cxr
 from hilum.preprocessing.phantom import chest_xray, write_dicom, write_png
+from hilum.preprocessing.series import open_series
 from hilum.server.arguments import Ports
 from hilum.server.launcher import TritonServer, free_ports
 from PIL import Image
@@ -399,3 +401,16 @@ def test_serve_answers_until_it_is_stopped(standin_repository: Path, tmp_path: P
     shown = hilum("serve", "--repository", standin_repository, "--print-args")
     assert "--model-control-mode=none" in shown.stdout
     assert "--grpc-address=127.0.0.1" in shown.stdout
+
+
+def test_a_generated_ct_comes_with_the_truth_on_its_grid(tmp_path: Path) -> None:
+    made = hilum("phantom", "ct", "--out", tmp_path / "ct", "--slices", 12, "--size", 48,
+                 "--columns", 64, "--spacing", 20, 7, 6, "--truth", tmp_path / "truth")  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    series = open_series(tmp_path / "ct")
+    for name in ("lung", "airway", "vessel", "lesion"):
+        mask = nibabel.load(tmp_path / f"truth/{name}.nii.gz")
+        assert mask.shape == (64, 48, 12)
+        assert np.allclose(mask.affine, series.geometry.nifti_affine, atol=1e-3)
+    lung = np.asarray(nibabel.load(tmp_path / "truth/lung.nii.gz").dataobj).transpose(2, 1, 0)
+    assert np.median(series.volume().voxels[lung > 0]) < -700

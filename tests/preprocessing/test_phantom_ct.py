@@ -44,6 +44,15 @@ def test_options() -> None:
     assert plain.volume.geometry.spacing == (20.0, 9.0, 9.0)
 
 
+def test_rows_and_columns_may_differ() -> None:
+    square, wide = (
+        chest_ct(5, slices=10, size=size, spacing=(30, 9, 6)) for size in (60, (40, 60))
+    )
+    assert wide.volume.voxels.shape == wide.lung.shape == (10, 40, 60)
+    # The same body, cut by 10 rows at the front and the back.
+    assert np.array_equal(wide.lung, square.lung[:, 10:50])
+
+
 @pytest.mark.parametrize(
     "wrong", [{"size": 16}, {"slices": 2}, {"lesions": -1}, {"spacing": (0.0, 1.0, 1.0)}]
 )

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..catalog import Network, System
-from ..export.recipes import recipe
+from ..export.recipes import all_inputs, recipe
 from ..export.repository import export_system
 from ..export.store import load_weights
 
@@ -52,18 +52,26 @@ def exported(
         yield Path(folder)
 
 
-def torch_run(system: System, network: Network, weights: str) -> Run:
-    """The network in PyTorch, eager, with what surrounds it in the served graph."""
+def torch_core(system: System, network: Network, weights: str) -> torch.nn.Module:
+    """The network in PyTorch with the weights that are exported."""
     how = recipe(system)
     if weights == "store":
-        core = how.build(network)
-        core.load_state_dict(load_weights(system.name, network.name)[0])
+        tensors, _ = load_weights(system.name, network.name)
+        core = how.build(network, tensors)
+        core.load_state_dict(tensors)
     else:
         core, _ = how.build_random(network, 0)
+    return core
+
+
+def torch_run(system: System, network: Network, weights: str) -> Run:
+    """The network in PyTorch, eager, with what surrounds it in the served graph."""
+    how, core = recipe(system), torch_core(system, network, weights)
 
     def run(inputs: Arrays) -> Arrays:
         with torch.inference_mode():
-            return how.outputs(network, core(how.core_input(network, network.sizes, inputs)))
+            given = all_inputs(how.core_input(network, network.sizes, inputs))
+            return how.outputs(network, core(*given))
 
     return run
 

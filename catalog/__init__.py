@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from . import ct_angel, ct_classifier, cxr_severity, lungmask
+from . import ct_angel, ct_classifier, cxr_severity, dlpe, lungmask
 from .about import ABOUT
 from .errors import HilumError
+from .precision import Precision, at_precision
 from .types import Call, Ensemble, Figure, Model, Network, PythonStep, System, Tensor, closure
 
 SYSTEMS: dict[str, System] = {
     system.name: system
     for system in (
         cxr_severity.SYSTEM,
+        dlpe.SYSTEM,
         lungmask.SYSTEM,
         ct_classifier.SYSTEM,
         ct_angel.SYSTEM,
@@ -45,9 +47,11 @@ __all__ = [
     "HilumError",
     "Model",
     "Network",
+    "Precision",
     "PythonStep",
     "System",
     "Tensor",
+    "at_precision",
     "closure",
     "find_model",
 ]

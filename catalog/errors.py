@@ -41,3 +41,7 @@ class InferenceFailed(HilumError):
 
 class DeadlineExceeded(InferenceFailed):
     """The server did not answer a request within its deadline."""
+
+
+class OutputError(HilumError):
+    """A result could not be written: no space left, no permission, a folder that went away."""

@@ -85,6 +85,8 @@ class Network:
     streamed
         Its inputs come many at a time, as the slices of a series do, so that throughput counts and
         not the latency of one.
+    example
+        Small valid shape, without the batch axis, of every input that has a length of -1.
     """
 
     name: str
@@ -97,10 +99,17 @@ class Network:
     tolerance: float = 2e-5
     published: tuple[Figure, ...] = ()
     streamed: bool = False
+    example: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", _frozen(self.sizes))
+        object.__setattr__(self, "example", MappingProxyType(dict(self.example)))
         _check_model(self)
+        _check_example(self)
+
+    def example_shape(self, tensor: Tensor, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Whole shape of one input without the batch axis, lengths of -1 as in `example`."""
+        return self.example.get(tensor.name) or tensor.resolved(sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,3 +307,17 @@ def _check_model(model: Network | PythonStep) -> None:
         names = [t.name for t in group]
         if len(set(names)) != len(names):
             raise CatalogError(f"{model.model}: two tensors of one name among {names}")
+
+
+def _check_example(network: Network) -> None:
+    for tensor in network.inputs:
+        shape = network.example.get(tensor.name, ())
+        fits = len(shape) == len(tensor.shape) and all(
+            length > 0 and want in (-1, length)
+            for want, length in zip(tensor.shape, shape, strict=True)
+        )
+        if (-1 in tensor.shape or shape) and not fits:
+            raise CatalogError(
+                f"{network.model}.{tensor.name}: {list(shape)} is no example of "
+                f"{list(tensor.shape)}"
+            )

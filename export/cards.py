@@ -20,7 +20,7 @@ def card(system: System, network: Network, certificate: Mapping[str, Any]) -> st
         "Not a medical device. For research only.\n",
         f"## Weights\n\n{_sentence(weights['source'])}\n\n"
         f"sha256 `{weights['sha256']}`; precision {certificate['precision']}.\n",
-        _signature(certificate),
+        _signature(network, certificate),
         _parity(certificate),
         _calls(network, certificate),
     ]
@@ -36,9 +36,10 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _signature(certificate: Mapping[str, Any]) -> str:
+def _signature(network: Network, certificate: Mapping[str, Any]) -> str:
+    batch = ["N"] if network.max_batch else []
     rows = "".join(
-        f"| {kind} | `{t['name']}` | {t['dtype']} | {['N', *t['shape']]} |\n".replace("'", "")
+        f"| {kind} | `{t['name']}` | {t['dtype']} | {[*batch, *t['shape']]} |\n".replace("'", "")
         for kind in ("inputs", "outputs")
         for t in certificate[kind]
     )
@@ -63,11 +64,12 @@ def _parity(certificate: Mapping[str, Any]) -> str:
 
 
 def _calls(network: Network, certificate: Mapping[str, Any]) -> str:
-    shapes = {t["name"]: t["shape"] for t in certificate["inputs"]}
+    shapes = {t.name: network.example_shape(t, certificate["sizes"]) for t in network.inputs}
     arguments = " ".join(f"--shape {n}:{','.join(map(str, s))}" for n, s in shapes.items())
     dtypes = {t["name"]: t["dtype"] for t in certificate["inputs"]}
+    batch = [1] if network.max_batch else []
     lines = "\n".join(
-        f'    InferInput("{name}", [1, {", ".join(map(str, shape))}], "{dtypes[name]}"),'
+        f'    InferInput("{name}", {[*batch, *shape]}, "{dtypes[name]}"),'
         for name, shape in shapes.items()
     )
     return f"""## Calls

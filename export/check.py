@@ -9,11 +9,18 @@ from typing import Any, Literal
 
 from google.protobuf.text_format import ParseError
 
-from ..catalog import ABOUT, SYSTEMS, Model, Network, System
+from ..catalog import ABOUT, SYSTEMS, Ensemble, Model, Network, Precision, System, at_precision
 from ..catalog.errors import ExportError
-from .certificate import MODEL_FILE, read_certificate, sha256_of, signature
+from .certificate import (
+    MODEL_FILE,
+    has_half,
+    read_certificate,
+    sha256_of,
+    signature,
+    wire_precision,
+)
 from .config import model_config, parse_config
-from .declarations import declared_files, resolve_sizes, shared_sizes
+from .declarations import declared_files, resolve_sizes, served_models, shared_sizes
 
 INTERFACE = (
     "name",
@@ -97,14 +104,38 @@ def _check_system(repository: Path, system: System) -> Iterator[Finding]:
         for model, found in certificates.items()
     }
     sizes = resolve_sizes(system, exported)
+    precisions: dict[str, Precision] = {
+        n.model: wire_precision(n, certificates[n.model])
+        for n in system.networks
+        if n.model in certificates
+    }
     command = f"hilum export {system.name}"
-    for model in system.models():
+    for model in served_models(system, precisions):
+        if isinstance(model, Ensemble):
+            yield from _check_joined(model, precisions, command)
         if isinstance(model, Network) and not _onnx(repository, model).is_file():
             continue  # an export of it writes its configuration anew
         yield from _check_declared(repository, model, sizes[model.model], command)
     for network in system.networks:
         found = certificates.get(network.model)
         yield from _check_network(repository, system, network, found, sizes[network.model])
+
+
+def _check_joined(
+    ensemble: Ensemble, precisions: Mapping[str, Precision], command: str
+) -> Iterator[Finding]:
+    """Compare the element types that an ensemble's exported networks take and give."""
+    called = [c.target.model for c in ensemble.calls if has_half(c.target)]
+    found = {name: precisions[name] for name in called if name in precisions}
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{name} {precision}" for name, precision in found.items())
+        yield Finding(
+            ensemble.model,
+            "error",
+            f"the networks that it joins were exported at different precisions: {told}",
+            "they run in one ensemble and must agree",
+            f"{command} --precision fp16, or fp32, for all of them",
+        )
 
 
 def _onnx(repository: Path, network: Network) -> Path:
@@ -225,7 +256,8 @@ def _check_sizes(
                 _again(system, network),
             )
             return
-    for kind, tensors in (("inputs", network.inputs), ("outputs", network.outputs)):
+    served = at_precision(network, wire_precision(network, certificate))
+    for kind, tensors in (("inputs", served.inputs), ("outputs", served.outputs)):
         if certificate.get(kind) != [signature(t, own) for t in tensors]:
             yield Finding(
                 network.model,

@@ -104,12 +104,12 @@ def _served(config: ModelConfig, model: Network | PythonStep, sizes: Mapping[str
 
 
 def _warmup(network: Network, sizes: Mapping[str, int]) -> Any:
-    """One batch of zeros before the model is ready: first calls allocate and choose kernels."""
-    warmup = pb.ModelWarmup(name="zeros", batch_size=1 if network.max_batch else 0)
+    """Zeros before the model is ready: first calls allocate and choose kernels."""
+    warmup = pb.ModelWarmup(name="zeros", batch_size=1)
     for tensor in network.inputs:
         entry = warmup.inputs[tensor.name]
         entry.data_type, entry.zero_data = data_type(tensor), True
-        entry.dims.extend(tensor.resolved(sizes))
+        entry.dims.extend(network.example_shape(tensor, sizes))
     return warmup
 
 

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..catalog import ABOUT, SYSTEMS, Ensemble, Model, Network, PythonStep, System
-from .certificate import read_certificate
+from ..catalog import (
+    ABOUT,
+    SYSTEMS,
+    Ensemble,
+    Model,
+    Network,
+    Precision,
+    PythonStep,
+    System,
+    at_precision,
+)
+from .certificate import has_half, read_certificate, wire_precision
 from .config import config_text, labels
 
 PYTHON_STEP = '''"""Runs the Python step that the catalog declares under this model's name."""
@@ -51,9 +61,10 @@ def write_declarations(
     written = []
     for system in SYSTEMS.values() if systems is None else systems:
         known = {**repository_sizes(repository, system), **(sizes or {})}
+        served = repository_models(repository, system)
         written += [
             _write(repository / model.model / path, text)
-            for model in system.models()
+            for model in served
             for path, text in declared_files(model, known[model.model]).items()
         ]
     written += [
@@ -75,6 +86,31 @@ def shared_sizes(system: System) -> set[str]:
     models = (*system.steps, *system.ensembles)
     tensors = (t for m in models for t in (*m.inputs, *m.outputs))
     return {dim for t in tensors for dim in t.shape if isinstance(dim, str)}
+
+
+def repository_models(repository: Path, system: System) -> list[Model]:
+    """Every model of the system at the precision that a repository's certificates tell.
+
+    One that was not exported has that of the networks that ensembles join it with.
+    """
+    found: dict[str, Precision] = {}
+    for network in system.networks:
+        certificate = read_certificate(repository / network.model) if has_half(network) else None
+        if certificate is not None:
+            found[network.model] = wire_precision(network, certificate)
+    return served_models(system, found)
+
+
+def served_models(system: System, exported: Mapping[str, Precision]) -> list[Model]:
+    """Every model of the system, given the precisions of its exported networks by model name."""
+    joined = [[e.model, *(call.target.model for call in e.calls)] for e in system.ensembles]
+
+    def precision(model: Model) -> Precision:
+        mates = [name for names in joined if model.model in names for name in names]
+        told: list[Precision] = [exported[m] for m in (model.model, *mates) if m in exported]
+        return told[0] if told else "fp32"
+
+    return [at_precision(model, precision(model)) for model in system.models()]
 
 
 def repository_sizes(repository: Path, system: System) -> dict[str, dict[str, int]]:

@@ -84,9 +84,18 @@ class Nodes:
         return self.add("Cast", tensor, out=out, to=ELEMENTS[dtype])
 
 
-def value_info(tensor: Tensor, shape: Iterable[int]) -> onnx.ValueInfoProto:
-    """The declaration of a batched graph input or output."""
-    return helper.make_tensor_value_info(tensor.name, ELEMENTS[tensor.dtype], [BATCH, *shape])
+def value_info(
+    tensor: Tensor, shape: Iterable[int | str], *, batch: bool = True
+) -> onnx.ValueInfoProto:
+    """The declaration of a graph input or output; names in its shape are lengths that are free.
+
+    Parameters
+    ----------
+    batch
+        Put the batch axis before `shape`.
+    """
+    dims = [BATCH, *shape] if batch else list(shape)
+    return helper.make_tensor_value_info(tensor.name, ELEMENTS[tensor.dtype], dims)
 
 
 def modernise(model: ModelProto, where: str) -> ModelProto:

@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from ..catalog import Network
 from ..catalog.errors import ExportError
 from .certificate import Parity
-from .recipes import Arrays, CoreSignature, Recipe, batch_of
+from .recipes import Arrays, CoreSignature, Recipe, all_inputs
 
-CoreFunction = Callable[[Tensor], tuple[Tensor, ...]]
+CoreFunction = Callable[..., tuple[Tensor, ...]]
+"""Takes the inputs of the core in order."""
 
 
 def torch_core(core: nn.Module) -> CoreFunction:
     """A PyTorch network as a function."""
 
-    def run(image: Tensor) -> tuple[Tensor, ...]:
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         with torch.inference_mode():
-            return core(image)
+            return core(*inputs)
 
     return run
 
@@ -34,8 +35,9 @@ def onnx_core(model: ModelProto, signature: CoreSignature) -> CoreFunction:
     """A bare network in ONNX as a function; what it gives is checked to be probabilities."""
     session = _session(model.SerializeToString(), "the file")
 
-    def run(image: Tensor) -> tuple[Tensor, ...]:
-        arrays = session.run(list(signature.outputs), {signature.input: image.numpy()})
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        given = {n: t.numpy() for n, t in zip(signature.inputs, inputs, strict=True)}
+        arrays = session.run(list(signature.outputs), given)
         for name, array in zip(signature.outputs, arrays, strict=True):
             found = np.asarray(array)
             bounded = name in signature.unbounded or (found.min() >= 0 and found.max() <= 1)
@@ -59,7 +61,7 @@ def compare(
     reference: str,
     seed: int,
 ) -> Parity:
-    """Compare a served file with the reference path around `core`, in batches of 1 and 2.
+    """Compare a served file with the reference path around `core`, in batches of 1, 2 ….
 
     The file's nodes are looked at in three places, so that each part is judged by itself: what the
     network gets, what it gives for just that, and what is made of this. A network may magnify the
@@ -67,21 +69,26 @@ def compare(
     """
     signature = how.core_signature(network)
     parity = Parity(reference, how.sampled, seed, network.tolerance, signature.unbounded)
-    inner = [f"core/{signature.input}", *(f"core/{name}" for name in signature.outputs)]
+    before = {f"core/{name}": f"core {name}" for name in signature.more}
+    before = {f"core/{signature.input}": "core input", **before}
+    inner = [*before, *(f"core/{name}" for name in signature.outputs)]
     session = _session(_with_outputs(served, inner), network.name)
     names = [*(tensor.name for tensor in network.outputs), *inner]
     inputs = how.samples(network, sizes, seed)
-    entry = how.core_input(network, sizes, inputs)
+    entry = all_inputs(how.core_input(network, sizes, inputs))
     got = _run(session, names, inputs)
-    own = core(torch.from_numpy(got[inner[0]]))
+    own = core(*(torch.from_numpy(got[name]) for name in before))
     final = how.outputs(network, own)
-    for count in range(1, len(entry) + 1):
-        part = got if count == len(entry) else _run(session, names, batch_of(inputs, count))
-        parity.add_part("core input", part[inner[0]], entry[:count].numpy())
+    for count in range(1, len(entry[0]) + 1):
+        few = how.first(network, inputs, count)
+        part = got if count == len(entry[0]) else _run(session, names, few)
+        for (name, told), want in zip(before.items(), entry, strict=True):
+            parity.add_part(told, part[name], want[:count].numpy())
         for name, want in zip(signature.outputs, own, strict=True):
             parity.add_part(f"core {name}", part[f"core/{name}"], want[:count].numpy())
-        after = tuple(torch.from_numpy(part[name]) for name in inner[1:])
-        parity.add(network, part, how.outputs(network, after), batch_of(final, count))
+        after = tuple(torch.from_numpy(part[name]) for name in inner[len(before) :])
+        wanted = {name: array[:count] for name, array in final.items()}
+        parity.add(network, part, how.outputs(network, after), wanted)
     return parity
 
 

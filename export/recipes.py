@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,16 @@ Arrays = dict[str, NDArray[Any]]
 Sizes = Mapping[str, int]
 
 
+def batch_of(network: Network, arrays: Mapping[str, NDArray[Any]], count: int) -> Arrays:  # noqa: ARG001
+    """The first `count` items of a batch, contiguous."""
+    return {name: np.ascontiguousarray(a[:count]) for name, a in arrays.items()}
+
+
+def all_inputs(given: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What `Recipe.core_input` gives as a tuple, in the order of `CoreSignature.inputs`."""
+    return given if isinstance(given, tuple) else (given,)
+
+
 @dataclass(frozen=True, slots=True)
 class CoreSignature:
     """What the bare network of a served model takes and gives, all FP32 with a batch axis.
@@ -31,15 +41,17 @@ class CoreSignature:
     Attributes
     ----------
     input
-        Name of the only input.
+        Name of the input, the first one if there are more.
     shape
-        Of the input without the batch axis; names are sizes of the network.
+        Of the input without the batch axis; names are sizes of the network, -1 is any length.
     outputs
         Shape without the batch axis by name.
     unbounded
         Outputs that are no probabilities: scores before a softmax, logits, activation maps.
     wide_input
         The input is not normalised, so what reads it needs FP32's range.
+    more
+        Shapes of further inputs by name, in order.
     """
 
     input: str
@@ -47,6 +59,12 @@ class CoreSignature:
     outputs: Mapping[str, tuple[int | str, ...]]
     unbounded: frozenset[str] = frozenset()
     wide_input: bool = False
+    more: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, tuple[int | str, ...]]:
+        """Shapes of all inputs by name."""
+        return {self.input: self.shape, **self.more}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,36 +74,45 @@ class Recipe:
     Attributes
     ----------
     build
-        Network → PyTorch core with the signature `core_signature`, untrained, in eval mode.
+        Network and the tensors that it is to take → PyTorch core with the signature
+        `core_signature`, untrained, in eval mode.
     build_random
         Network and seed → core with seeded weights, and what these are in words.
     wrap
         Core as ONNX → served model.
     core_input, outputs
-        The reference path in PyTorch before and after the core.
+        The reference path in PyTorch before and after the core: what it is given, its only input
+        or a tuple of all, and what is made of what it gives.
     samples
         Network, sizes, seed → a batch of served inputs to compare on.
     sampled
         What these are, in words.
     checkpoints
         Folder → published checkpoints found below it; also others when the second argument says so.
+    to_onnx
+        PyTorch core and operator set → core as ONNX; without it torch traces the core.
+    first
+        The first items of served inputs: images of a batch, slices of a slab.
     """
 
     core_signature: Callable[[Network], CoreSignature]
-    build: Callable[[Network], nn.Module]
+    build: Callable[[Network, Mapping[str, Tensor]], nn.Module]
     build_random: Callable[[Network, int], tuple[nn.Module, str]]
     wrap: Callable[[ModelProto, Network, Sizes], ModelProto]
-    core_input: Callable[[Network, Sizes, Mapping[str, NDArray[Any]]], Tensor]
+    core_input: Callable[[Network, Sizes, Mapping[str, NDArray[Any]]], Tensor | tuple[Tensor, ...]]
     outputs: Callable[[Network, tuple[Tensor, ...]], dict[str, NDArray[Any]]]
     samples: Callable[[Network, Sizes, int], Arrays]
     sampled: str
     checkpoints: Callable[[Path, bool], Sequence[Checkpoint]]
+    to_onnx: Callable[[nn.Module, int], ModelProto] | None = None
+    first: Callable[[Network, Mapping[str, NDArray[Any]], int], Arrays] = batch_of
 
 
 _MODULES = {
     "ct-angel": "ct_angel_recipe",
     "ct-classifier": "ct_classifier_recipe",
     "cxr-severity": "cxr_recipe",
+    "dlpe": "dlpe_recipe",
     "lungmask": "lungmask_recipe",
 }
 """Module of `export/networks/` with the RECIPE, by system."""
@@ -98,8 +125,3 @@ def recipe(system: System) -> Recipe:
     except KeyError:
         raise ExportError(f"nothing is known about the networks of {system.name}") from None
     return import_module(f"{__package__}.networks.{module}").RECIPE
-
-
-def batch_of(arrays: Mapping[str, NDArray[Any]], count: int) -> Arrays:
-    """The first `count` items of a batch, contiguous."""
-    return {name: np.ascontiguousarray(a[:count]) for name, a in arrays.items()}

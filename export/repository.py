@@ -15,18 +15,19 @@ import torch
 from onnx import ModelProto
 from torch import nn
 
-from ..catalog import Network, System
+from ..catalog import Network, Precision, System, at_precision
 from ..catalog.errors import ExportError
 from .cards import card
 from .certificate import (
     CERTIFICATE,
     MODEL_FILE,
     Parity,
-    Precision,
     Weights,
     certificate,
+    has_half,
     read_certificate,
     sha256_of,
+    wire_precision,
 )
 from .declarations import repository_sizes, shared_sizes, write_declarations
 from .graph import OPSET, main_opset
@@ -34,7 +35,7 @@ from .onnx_export import to_onnx
 from .parity import compare, onnx_core, torch_core
 from .precision import to_half
 from .recipes import CoreSignature, Recipe, recipe
-from .store import load_weights
+from .store import find_card, load_weights
 from .user_file import UserFile, read_user_file
 
 Progress = Callable[[str, str], None]
@@ -55,7 +56,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run of `export_system`."""
+    """One run of `export_system`; the system as it is at the precision."""
 
     system: System
     recipe: Recipe
@@ -90,7 +91,8 @@ def export_system(
     repository
         The model repository; made if it is not there.
     networks
-        Names of those to export; default: all, or those of `onnx` when any are given.
+        Names of those to export; default: those of `onnx` when any are given, else all whose
+        weights there are.
     weights, store
         ``store`` takes them from the weights store, ``random`` makes them from the option
         ``seed``.
@@ -112,8 +114,11 @@ def export_system(
         When the store lacks a network's weights.
     """
     onnx = onnx or {}
-    how = recipe(system)
+    how, declared = recipe(system), system
+    system = at_precision(declared, precision)
     chosen = _chosen(system, networks, onnx)
+    if weights == "store" and networks is None and not onnx:
+        chosen = _stored(system, chosen, store, progress or _silent)
     job = Job(
         system,
         how,
@@ -129,10 +134,11 @@ def export_system(
         _options(options or {}),
         progress or _silent,
     )
+    _check_precision(job, chosen)
     sizes = _sizes(job, chosen)
     repository.mkdir(parents=True, exist_ok=True)
     certificates = [_export_one(job, network, sizes[network.name]) for network in chosen]
-    write_declarations(repository, [system])
+    write_declarations(repository, [declared])
     return certificates
 
 
@@ -145,6 +151,17 @@ def _chosen(system: System, names: Sequence[str] | None, onnx: Mapping[str, Path
         names = list(onnx) or [n.name for n in system.networks]
     wanted = {_network(system, name).name for name in (*names, *onnx)}
     return [n for n in system.networks if n.name in wanted]
+
+
+def _stored(
+    system: System, chosen: list[Network], store: Path | None, progress: Progress
+) -> list[Network]:
+    """Those whose weights the store has, the others left out and told; all when it has none."""
+    stored = [n for n in chosen if find_card(system.name, n.name, store) is not None]
+    for network in chosen:
+        if stored and network not in stored:
+            progress(network.name, "left out: no weights in the store")
+    return stored or chosen
 
 
 def _network(system: System, name: str) -> Network:
@@ -167,6 +184,30 @@ def _options(given: Mapping[str, str]) -> dict[str, int]:
         if not low <= values[name] <= high:
             raise ExportError(f"option {name}={text}: give {low} to {high}")
     return values
+
+
+def _check_precision(job: Job, chosen: Sequence[Network]) -> None:
+    """Check that what stays in the repository has the element types that are exported now.
+
+    Raises
+    ------
+    ExportError
+        When an ensemble would join FP16 and FP32 tensors.
+    """
+    models = {n.model for n in chosen}
+    for ensemble in job.system.ensembles:
+        called = [c.target for c in ensemble.calls if isinstance(c.target, Network)]
+        new = next((n for n in called if n.model in models), None)
+        for kept in called:
+            if new is None or kept.model in models or not has_half(kept):
+                continue
+            found = read_certificate(job.repository / kept.model)
+            if found is not None and (have := wire_precision(kept, found)) != job.precision:
+                raise ExportError(
+                    f"{new.name} is to be {job.precision}, but the exported {kept.name} is {have}; "
+                    f"they run in one ensemble ({ensemble.model}) and must agree: export "
+                    f"{new.name} with --precision {have}, or both at once"
+                )
 
 
 def _sizes(job: Job, chosen: Sequence[Network]) -> dict[str, dict[str, int]]:
@@ -257,13 +298,13 @@ def _make(job: Job, network: Network, sizes: Mapping[str, int]) -> Made:
         job.progress(network.name, "weights")
         core, weights = _core(job, network)
         job.progress(network.name, "exporting")
-        model = to_onnx(
-            core,
-            [sizes[d] if isinstance(d, str) else d for d in signature.shape],
-            inputs=[signature.input],
-            outputs=list(signature.outputs),
-            opset=job.options["opset"],
-        )
+        opset = job.options["opset"]
+        if job.recipe.to_onnx is not None:
+            model = job.recipe.to_onnx(core, opset)
+        else:
+            shape = [sizes[d] if isinstance(d, str) else d for d in signature.shape]
+            names = [signature.input], list(signature.outputs)
+            model = to_onnx(core, shape, inputs=names[0], outputs=names[1], opset=opset)
     if job.precision == "fp16":
         model = to_half(model, keep_stem=signature.wide_input)
     return Made(job.recipe.wrap(model, network, sizes), weights, core)
@@ -274,7 +315,7 @@ def _core(job: Job, network: Network) -> tuple[nn.Module, Weights]:
         core, source = job.recipe.build_random(network, job.options["seed"])
         return core, Weights(network.name, source, _fingerprint(core), "random")
     tensors, found = load_weights(job.system.name, network.name, job.store)
-    core = job.recipe.build(network)
+    core = job.recipe.build(network, tensors)
     core.load_state_dict(tensors, strict=True)
     source = f"checkpoint {found.source}"
     return core, Weights(network.name, source, found.sha256, "checkpoint")

@@ -52,21 +52,22 @@ def read_user_file(path: Path, network: Network, core: CoreSignature) -> UserFil
     """
     model = _load(path)
     inputs, outputs = _interface(model)
-    if inputs.keys() == {t.name for t in network.inputs} and inputs.keys() != {core.input}:
+    if inputs.keys() == {t.name for t in network.inputs} and inputs.keys() != core.inputs.keys():
         return _served(path, model, network)
     image = inputs.get(core.input)
     served = {t.name: t.dtype for t in network.inputs}.get(core.input)
     if image is not None and len(inputs) == 1 and _element(image) == served != "FP32":
         return _served(path, model, network)
     where = f"{path} (for {network.name})"
-    _require(where, "inputs", inputs, {core.input})
+    _require(where, "inputs", inputs, set(core.inputs))
     if missing := [name for name in core.outputs if name not in outputs]:
         raise ExportError(
             f"{where}: no output {missing[0]!r}; it has {_list(outputs)}. "
             f"Name the outputs {_list(core.outputs)}"
         )
     sizes: dict[str, int] = {}
-    _fit(where, inputs[core.input], Tensor(core.input, "FP32", core.shape), sizes)
+    for name, shape in core.inputs.items():
+        _fit(where, inputs[name], Tensor(name, "FP32", shape), sizes)
     for name, shape in core.outputs.items():
         _fit(where, outputs[name], Tensor(name, "FP32", shape), sizes)
     keep = [o for o in model.graph.output if o.name in core.outputs]

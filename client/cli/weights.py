@@ -32,8 +32,9 @@ def import_weights(
     from ...export import store as weights
 
     with errors_to_exit_codes():
+        chosen = chosen_system(system)
         cards = weights.import_weights(
-            chosen_system(system),
+            chosen,
             path,
             store,
             lambda network: err.print(f"reading {network}", markup=False),
@@ -42,6 +43,10 @@ def import_weights(
         for card in cards:
             out.print(f"{card.network}: {card.tensors} tensors from {card.source}", markup=False)
         out.print(f"in {weights.store_folder(store)}", markup=False)
+        networks = [n.name for n in chosen.networks]
+        missing = [n for n in networks if weights.find_card(system, n, store) is None]
+        if missing:
+            out.print(f"still without weights: {', '.join(missing)}", markup=False)
 
 
 @app.command("list")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,47 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         For a file that is missing, truncated, not a PyTorch file, holds other objects than
         tensors, or would run code.
     """
+    return check_tensors(load_restricted(path), path)
+
+
+def load_restricted(path: Path, allowed: Sequence[Any] = ()) -> Any:
+    """Read a PyTorch file on the CPU; unpickling is restricted.
+
+    Parameters
+    ----------
+    allowed
+        What may be made besides tensors and containers: functions and types, or pairs of one and
+        the name that it stands for in the file.
+
+    Raises
+    ------
+    WeightsError
+        For a file that is missing, truncated, not a PyTorch file, or would run code.
+    """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise WeightsError(f"{path}: the file is empty; download it again")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
             warnings.simplefilter("ignore")  # of pickles that are refused just after
-            found: Any = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as refused:
         raise WeightsError(_why(path, refused)) from refused
     except Exception as broken:  # a damaged pickle can raise anything
         raise WeightsError(
             f"{path}: truncated or not a PyTorch file ({_first_line(broken)}); download it again"
         ) from broken
+
+
+def check_tensors(found: object, path: Path) -> dict[str, torch.Tensor]:
+    """Check that what was read is tensors by name.
+
+    Raises
+    ------
+    WeightsError
+        Naming the first entry that is no tensor.
+    """
     if not isinstance(found, Mapping):
         raise WeightsError(
             f"{path}: holds a {type(found).__name__}, not a state dict (tensor by name)"

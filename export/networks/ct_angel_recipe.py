@@ -136,7 +136,7 @@ def _windowed(synthetic: Slice) -> NDArray[np.uint8]:
 
 RECIPE = Recipe(
     core_signature=core_signature,
-    build=lambda network: ct_angel.build(),  # noqa: ARG005
+    build=lambda _network, _tensors: ct_angel.build(),
     build_random=build_random,
     wrap=wrap,
     core_input=core_input,

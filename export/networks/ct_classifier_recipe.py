@@ -22,7 +22,7 @@ from ..checkpoints import Checkpoint
 from ..checkpoints import ct_classifier as checkpoints
 from ..checkpoints import lungmask as lung_checkpoints
 from ..graph import Nodes, join, value_info
-from ..recipes import CoreSignature, Recipe
+from ..recipes import CoreSignature, Recipe, all_inputs
 from . import densenet
 from .ct_slices import Slice, synthetic_slice
 from .lungmask_recipe import RECIPE as LUNG
@@ -99,7 +99,7 @@ def core_input(
 ) -> Tensor:
     """What the core gets for the served inputs: float32 [N, 1, S, S]."""
     if _is_lung(network):
-        return LUNG.core_input(network, sizes, inputs)
+        return all_inputs(LUNG.core_input(network, sizes, inputs))[0]
     x = inputs[_input(network)].astype(np.float64)
     if network.name == catalog.MASKED:
         x = np.stack([(s - s.mean()) / (s.std() + 1e-6) for s in x])
@@ -185,7 +185,9 @@ def find(folder: Path, allow_unknown: bool) -> list[Checkpoint]:
 
 RECIPE = Recipe(
     core_signature=core_signature,
-    build=lambda network: LUNG.build(network) if _is_lung(network) else densenet.build(),
+    build=lambda network, tensors: (
+        LUNG.build(network, tensors) if _is_lung(network) else densenet.build()
+    ),
     build_random=build_random,
     wrap=wrap,
     core_input=core_input,

@@ -44,7 +44,7 @@ def samples(network: Network, sizes: Mapping[str, int], seed: int) -> dict[str, 
 
 RECIPE = Recipe(
     core_signature=core_signature,
-    build=lambda network: cxr.build(network.name),
+    build=lambda network, _tensors: cxr.build(network.name),
     build_random=cxr_random.random_core,
     wrap=cxr_graph.wrap,
     core_input=cxr_reference.core_input,

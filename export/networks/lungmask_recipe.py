@@ -107,7 +107,7 @@ def build_random(network: Network, seed: int) -> tuple[nn.Module, str]:
 
 RECIPE = Recipe(
     core_signature=core_signature,
-    build=lambda network: lungmask.build(),  # noqa: ARG005
+    build=lambda _network, _tensors: lungmask.build(),
     build_random=build_random,
     wrap=wrap,
     core_input=core_input,

@@ -6,6 +6,7 @@ backend of the containers loads, for servers without that backend.
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,9 @@ ORT_TO_TRITON = {
     "tensor(int32)": "TYPE_INT32",
     "tensor(int64)": "TYPE_INT64",
 }
+
+_MALLOC = {-4: 65536, -3: 1 << 20, -2: 0, -1: 1 << 26}
+"""M_MMAP_MAX, M_MMAP_THRESHOLD, M_TOP_PAD and M_TRIM_THRESHOLD, in glibc's order."""
 
 _DEFAULT_MAX_BATCH = 4
 """Largest batch of a model without a configured one, as in the C++ backend."""
@@ -85,9 +89,10 @@ class TritonPythonModel:
         device = int(args["model_instance_device_id"] or 0)
         providers = _providers(config, args["model_instance_kind"], device)
         self._batched = config["max_batch_size"] > 0
-        self._session = ort.InferenceSession(
-            _model_path(config), _session_options(config), providers=providers
-        )
+        options = _session_options(config)
+        if not options.enable_cpu_mem_arena:
+            _give_memory_back()
+        self._session = ort.InferenceSession(_model_path(config), options, providers=providers)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         _check(inputs, config["input"], batched=self._batched)
         _check(outputs, config["output"], batched=self._batched)
@@ -152,6 +157,17 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Let go of the session's memory."""
         del self._session
+
+
+def _give_memory_back() -> None:
+    """Let large buffers go back to the system when a run ends, whatever the environment says.
+
+    Of this process, which runs this model alone; see ``mallopt(3)``.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # the GNU C library has it
+    if mallopt is not None:
+        for parameter, value in _MALLOC.items():
+            mallopt(parameter, value)
 
 
 def _model_path(config: Config) -> str:

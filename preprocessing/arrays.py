@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import Any, Literal
 
 import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
+
+from ..catalog.errors import InputError
+
+Module = Literal["numpy", "cupy"]
+"""Where arrays are worked on: on the processor, or on a GPU."""
 
 Array = Any
 """A NumPy or CuPy array."""
@@ -20,3 +26,30 @@ def namespace(*arrays: Array) -> Any:
 def to_host(array: Array) -> NDArray[Any]:
     """Return `array` as a NumPy array; copies only when it lies on a GPU."""
     return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+def image_functions(xp: Any) -> Any:
+    """Return ``scipy.ndimage`` for NumPy, its twin on the GPU for CuPy."""
+    gpu = array_api_compat.is_cupy_namespace(xp)
+    return importlib.import_module("cupyx.scipy.ndimage" if gpu else "scipy.ndimage")
+
+
+def array_module(name: Module) -> Any:
+    """Import an array module by its name.
+
+    Raises
+    ------
+    InputError
+        When CuPy is not there, or finds no GPU.
+    """
+    if name == "numpy":
+        return np
+    try:
+        cupy = importlib.import_module(name)
+        cupy.zeros(1)
+    except Exception as error:  # CuPy has errors of its own for missing drivers
+        raise InputError(
+            f"arrays cannot be worked on with CuPy ({error}); install cupy-cuda12x on a machine "
+            "with a GPU, or use numpy"
+        ) from error
+    return cupy

@@ -17,6 +17,7 @@ from ..catalog.ct_classifier import AIR_HU
 from ..catalog.errors import InputError
 from . import dicom
 from .ct_headers import UNREADABLE, Frame, Group, Scan
+from .ct_numbers import Numbering, by_number
 from .limits import check_declared_size, read_bytes
 from .volume import Geometry
 
@@ -53,12 +54,15 @@ class Order:
     ----------
     positions
         Along the normal in mm, ascending.
+    left_out
+        InstanceNumbers of slices at the place of another one.
     """
 
     frames: tuple[Frame, ...]
     geometry: Geometry
     positions: tuple[float, ...]
     notes: tuple[str, ...]
+    left_out: tuple[int | None, ...] = ()
 
 
 def choose(scan: Scan, series: str | int | None) -> Group:
@@ -132,9 +136,10 @@ def in_order(group: Group) -> Order:
     numbers = np.array([f.number or 0 for f in frames])
     acquisitions = np.array([f.acquisition for f in frames])
     order = np.lexsort([numbers, acquisitions, np.round(along / _SAME_PLACE_MM)])
-    kept, again = _without_duplicates(frames, along, order)
-    if again:
-        notes.append(f"{again} slice(s) at the place of another one were left out")
+    kept = _without_duplicates(frames, along, order)
+    left_out = tuple(frames[i].number for i in np.setdiff1d(order, kept))
+    if left_out:
+        notes.append(f"{len(left_out)} slice(s) at the place of another one were left out")
     frames, along, places = tuple(frames[i] for i in kept), along[kept], places[kept]
     spacing = frames[0].spacing
     if spacing is None:
@@ -146,7 +151,7 @@ def in_order(group: Group) -> Order:
         np.stack([step, column * spacing[0], row * spacing[1]]),
     )
     _note_angles(geometry, notes)
-    return Order(frames, geometry, tuple(along.tolist()), tuple(notes))
+    return Order(frames, geometry, tuple(along.tolist()), tuple(notes), left_out)
 
 
 class DicomStack:
@@ -165,7 +170,7 @@ class DicomStack:
     kind = "DICOM"
 
     def __init__(self, order: Order) -> None:
-        self._frames = order.frames
+        self._frames, self._left_out = order.frames, order.left_out
         self.geometry = order.geometry
         self.positions = order.positions
         self.notes = order.notes
@@ -182,17 +187,43 @@ class DicomStack:
         InputError
             When it cannot be decoded, saying which slice and file.
         """
+        return _hounsfield(self.read_raw(index), self._frames[index])
+
+    def read_exact(self, index: int, *, padding_to_air: bool = False) -> NDArray[np.float32]:
+        """Decode a slice; float32 [rows, columns] in HU, not rounded and not limited.
+
+        Parameters
+        ----------
+        padding_to_air
+            Voxels of PixelPaddingValue become −1024 HU.
+
+        Raises
+        ------
+        InputError
+            When it cannot be decoded, saying which slice and file.
+        """
+        frame, stored = self._frames[index], self.read_raw(index)
+        slope, intercept = frame.rescale or (1.0, 0.0)
+        hu = (stored * slope + intercept).astype(np.float32)
+        if padding_to_air and frame.padding is not None:
+            hu[(stored >= frame.padding[0]) & (stored <= frame.padding[1])] = AIR_HU
+        return hu
+
+    def numbering(self) -> Numbering:
+        """The slices by InstanceNumber alone, see `ct_numbers.by_number`."""
+        return by_number(self._frames, self._left_out)
+
+    def read_raw(self, index: int) -> NDArray[np.int32]:
+        """Decode a slice as `read` does, without slope and intercept."""
         frame = self._frames[index]
         try:
-            dataset = self._dataset(frame)
-            stored = dicom.stored_values(dataset)
+            return dicom.stored_values(self._dataset(frame))
         except (InputError, *UNREADABLE) as error:
             what = error if isinstance(error, InputError) else "DICOM: damaged; transfer it again"
             raise InputError(
                 f"slice {index + 1} of {len(self._frames)} (file {frame.file} in the order of "
                 f"names): {what}"
             ) from None
-        return _hounsfield(stored, frame)
 
     def _dataset(self, frame: Frame) -> Dataset:
         if frame.frames == 1:
@@ -276,8 +307,8 @@ def _same_plane(frames: tuple[Frame, ...]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _without_duplicates(
     frames: tuple[Frame, ...], along: NDArray[Any], order: NDArray[Any]
-) -> tuple[NDArray[Any], int]:
-    """Keep the first slice of each place; returns the kept ones and how many were dropped."""
+) -> NDArray[Any]:
+    """Keep the first slice of each place; returns the kept ones, sorted."""
     kept: list[int] = []
     seen: set[str] = set()
     for i in order.tolist():
@@ -286,7 +317,7 @@ def _without_duplicates(
             continue
         seen.add(frames[i].identity)
         kept.append(i)
-    return np.array(kept), len(order) - len(kept)
+    return np.array(kept)
 
 
 def _slice_step(

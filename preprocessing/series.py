@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..catalog.errors import InputError
 from .ct_headers import list_files, scan
+from .ct_numbers import Numbering
 from .ct_stack import DicomStack, choose, in_order
 from .image_headers import JPEG_SIGNATURE, PNG_SIGNATURE
 from .nifti import SUFFIXES, NiftiStack
@@ -139,6 +140,11 @@ class Series:
         return numbers[::-1] if self.reorientation.flips[0] else numbers
 
     @property
+    def stored_positions(self) -> tuple[float, ...]:
+        """Of each slice of the file along its own normal in mm, in the file's order; ascending."""
+        return self._stack.positions
+
+    @property
     def breaks(self) -> tuple[int, ...]:
         """Slices after which slices are missing (a step above 1.5 times the median)."""
         return find_breaks(self.positions)
@@ -172,6 +178,58 @@ class Series:
             (False, self.reorientation.flips[1], self.reorientation.flips[2]),
         )
         return np.ascontiguousarray(within.apply(plane[None])[0])
+
+    def stored_slice(self, index: int, *, padding_to_air: bool = False) -> NDArray[np.float32]:
+        """Decode a slice of the file's own order and orientation.
+
+        Parameters
+        ----------
+        index
+            In the order of `stored_geometry`.
+        padding_to_air
+            Voxels that the file marks as padding become −1024 HU.
+
+        Returns
+        -------
+        float32 [rows, columns] in HU, from DICOM neither rounded nor limited.
+
+        Raises
+        ------
+        InputError
+            When it cannot be decoded.
+        """
+        if isinstance(self._stack, DicomStack):
+            return self._stack.read_exact(index, padding_to_air=padding_to_air)
+        return self._stack.read(index).astype(np.float32)
+
+    def raw_slice(self, index: int) -> NDArray[np.int32] | None:
+        """Decode a slice of the file's own order, without slope and intercept.
+
+        Parameters
+        ----------
+        index
+            In the order of `stored_geometry`.
+
+        Returns
+        -------
+        int32 [rows, columns]; None for what is no DICOM.
+
+        Raises
+        ------
+        InputError
+            When it cannot be decoded.
+        """
+        return self._stack.read_raw(index) if isinstance(self._stack, DicomStack) else None
+
+    def numbering(self) -> Numbering | None:
+        """The slices by InstanceNumber alone; None for what is no DICOM.
+
+        Raises
+        ------
+        InputError
+            When they cannot be stacked by it, see `ct_numbers.by_number`.
+        """
+        return self._stack.numbering() if isinstance(self._stack, DicomStack) else None
 
     def volume(self) -> Volume:
         """Decode the whole series.

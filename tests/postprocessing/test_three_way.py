@@ -1,0 +1,84 @@
+"""Three views together: golden sums and masks, and the bound that two views give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hilum.catalog.dlpe import HEART_POSITIVE, POSITIVE
+from hilum.postprocessing.three_way import clear_outside, combine, open_slices, positive
+
+
+def test_golden_masks_of_any_weights(golden: Path) -> None:
+    stored = np.load(golden / "dlpe" / "09_three_way.npz")
+    views = [stored[f"prob_{d}"] for d in "XYZ"]
+    total = combine(*views)
+    assert total.dtype == np.float32
+    np.testing.assert_array_equal(positive(total, 2), stored["mask_gt2"])
+    np.testing.assert_array_equal(positive(total, 1.5), stored["mask_gt1p5"])
+    weights = (1.0, 2.0, 0.0)
+    weighted = combine(*views, weights)
+    np.testing.assert_array_equal(
+        positive(weighted, 1.5, weights=weights), stored["weighted_120_mask_1p5"]
+    )
+    mean = (weighted * np.float32(3 / sum(weights))).mean(dtype=np.float64)
+    assert mean == pytest.approx(float(stored["weighted_120_sum_mean"]), rel=1e-6)
+
+
+def test_analytic_vectors() -> None:
+    p = np.array([1, 0.7], np.float32).reshape(2, 1, 1)
+    last = np.array([0, 0.7], np.float32).reshape(2, 1, 1)
+    assert positive(combine(p, p, last), 2).ravel().tolist() == [0, 1]
+    inside = np.array([1, 0], np.uint8).reshape(2, 1, 1)
+    assert positive(combine(p, p, last), 1, within=inside).ravel().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("threshold", [POSITIVE, HEART_POSITIVE])
+@pytest.mark.parametrize("direction", ["x", "y", "z"])
+def test_closed_slices_cannot_be_positive(threshold: float, direction: str) -> None:
+    bound = np.float32(threshold) - np.float32(1)
+    near = np.array([bound], np.float32)
+    sums = [near]
+    for _ in range(50):
+        near = np.nextafter(near, np.float32(9), dtype=np.float32)
+        sums.append(near)
+    sums += [2 * bound - s for s in sums[1:]]
+    first_two = np.concatenate(sums).reshape({"x": (-1, 1, 1), "y": (1, -1, 1)}.get(
+        direction, (1, 1, -1)))  # fmt: skip
+    opened = open_slices(first_two, threshold, direction)
+    assert opened.tolist() == (first_two > bound).ravel().tolist()
+    found = positive(first_two + np.float32(1), threshold).ravel().astype(bool)
+    assert not (found & ~opened).any()
+    assert 49 <= found.sum() <= opened.sum() == 50  # no wider than rounding makes it
+
+
+def test_only_needed_voxels_keep_a_slice_open() -> None:
+    total = np.zeros((40, 5, 6), np.float32)
+    total[3, 2, 4] = total[35, 1, 1] = 1.5
+    needed = np.ones(total.shape, np.uint8)
+    needed[35] = 0
+    assert np.flatnonzero(open_slices(total, 2, "x")).tolist() == [3, 35]
+    assert np.flatnonzero(open_slices(total, 2, "x", needed)).tolist() == [3]
+    assert np.flatnonzero(open_slices(total, 2, "z", needed)).tolist() == [4]
+
+
+def test_clear_outside() -> None:
+    total = np.ones((6, 7, 8), np.float32)
+    box = (slice(1, 4), slice(0, 7), slice(5, 8))
+    clear_outside(total, box)
+    assert total.sum() == total[box].size == 63
+
+
+def test_cupy_gives_the_same() -> None:
+    cupy = pytest.importorskip("cupy")
+    total = np.random.default_rng(0).random((9, 8, 7), np.float32) * 3
+    total[4] = 0.5
+    within = (total > 0.7).astype(np.uint8)
+    on_gpu = [cupy.asarray(a) for a in (total, within)]
+    np.testing.assert_array_equal(
+        positive(on_gpu[0], 2, within=on_gpu[1]).get(), positive(total, 2, within=within)
+    )
+    np.testing.assert_array_equal(
+        open_slices(on_gpu[0], 2, "x", on_gpu[1]), open_slices(total, 2, "x", within)
+    )

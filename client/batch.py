@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..catalog.errors import InputError
 from .pipelines import PIPELINES, Pipeline, Result, Source
+from .pipelines.base import Heavy
 from .window import in_order, in_order_async
 
 if TYPE_CHECKING:
     from .client import AsyncClient, Client
 
 T = TypeVar("T")
+
+STUDIES_IN_FLIGHT = 4
+"""Studies in work at once, of most systems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,13 @@ def choose(system: str, options: object | None, given: dict[str, Any]) -> tuple[
     except TypeError as error:
         known = ", ".join(pipeline.options_type.__dataclass_fields__)
         raise InputError(f"{system}: {error}; its options are {known}") from None
+
+
+def at_once(pipeline: Pipeline, chosen: int | None) -> int:
+    """How many studies are in work at once: as chosen, or what suits the pipeline."""
+    if chosen is not None:
+        return chosen
+    return pipeline.studies_in_flight if isinstance(pipeline, Heavy) else STUDIES_IN_FLIGHT
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ to be written or called, since the client that drives it answers::
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -46,6 +46,11 @@ def models() -> Steps[tuple[str, ...]]:
     return (yield Ask("models"))
 
 
+def about() -> Steps[dict[str, Any] | None]:
+    """Ask what the server says about the weights it serves, see `Session.about`."""
+    return (yield Ask("about"))
+
+
 def each(make: Callable[[T], Steps[R]], items: Iterable[T], in_flight: int) -> Steps[list[R]]:
     """Run the steps that `make` gives for each item, `in_flight` at once; results in order."""
     return (yield Each(make, items, in_flight))
@@ -58,6 +63,7 @@ __all__ = [
     "Sleep",
     "Steps",
     "Tell",
+    "about",
     "each",
     "infer",
     "model",

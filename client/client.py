@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..catalog.errors import ConnectionFailed
 from . import failures
-from .batch import Batch, Outcome, choose
+from .batch import Batch, Outcome, at_once, choose
 from .models import ModelInfo, ModelState, ModelStatistics
 from .options import ConnectionOptions
 from .pipelines import Source
@@ -145,7 +145,7 @@ class Client(_Common):
         system: str,
         sources: Iterable[Source],
         *,
-        in_flight: int = 4,
+        in_flight: int | None = None,
         finish: Callable[[Outcome], Any] | None = None,
         options: object | None = None,
         **given: Any,
@@ -157,12 +157,16 @@ class Client(_Common):
 
         Parameters
         ----------
+        in_flight
+            None: 4, or fewer where one study takes gigabytes (`dlpe`).
         finish
             Called with each `Outcome` in the thread that computed it; what it returns is yielded
             in the outcome's place.
         """
         pipeline, chosen = choose(system, options, given)
-        return Batch(pipeline, chosen, finish or _as_is, in_flight).run(self, sources)
+        return Batch(pipeline, chosen, finish or _as_is, at_once(pipeline, in_flight)).run(
+            self, sources
+        )
 
     def model(self, name: str) -> ModelInfo:
         """The signature of a model as the server has it."""
@@ -309,7 +313,7 @@ class AsyncClient(_Common):
         system: str,
         sources: Iterable[Source],
         *,
-        in_flight: int = 4,
+        in_flight: int | None = None,
         finish: Callable[[Outcome], Any] | None = None,
         options: object | None = None,
         **given: Any,
@@ -321,12 +325,16 @@ class AsyncClient(_Common):
 
         Parameters
         ----------
+        in_flight
+            None: 4, or fewer where one study takes gigabytes (`dlpe`).
         finish
             Called with each `Outcome` in a thread beside the event loop; what it returns is yielded
             in the outcome's place.
         """
         pipeline, chosen = choose(system, options, given)
-        return Batch(pipeline, chosen, finish or _as_is, in_flight).run_async(self, sources)
+        return Batch(pipeline, chosen, finish or _as_is, at_once(pipeline, in_flight)).run_async(
+            self, sources
+        )
 
     async def model(self, name: str) -> ModelInfo:
         """The signature of a model as the server has it."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,28 +18,16 @@ from numpy.typing import NDArray
 from ..catalog.errors import HilumError
 from .batch import Outcome
 from .pictures.canvas import DISCLAIMER
+from .provenance import weights_note
+from .whole_file import whole_file
 
 FAILED = "failed"
 """Status of a study that gave no result."""
 
 _SAVE_EVERY_S = 5.0
 
-
-def weights_entry(model: str, certificate: Mapping[str, Any] | None) -> dict[str, Any]:
-    """One network of the report's `weights`, from the certificate that the server tells."""
-    if certificate is None:
-        return {"network": model, "source": "unknown", "sha256": None}
-    weights = certificate["weights"]
-    return {k: weights[k] for k in ("network", "source", "sha256")}
-
-
-def weights_note(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Whose weights made a result, for pictures and reports; empty for imported checkpoints."""
-    if any(str(e["source"]).startswith("random") for e in entries):
-        return "RANDOM WEIGHTS: not the published networks, the result means nothing."
-    if any(e["source"] == "unknown" for e in entries):
-        return "Weights unknown: the server does not tell."
-    return ""
+_COMPRESSION = 1
+"""zlib level of arrays: the default takes several times as long for little."""
 
 
 @dataclass(slots=True)
@@ -120,9 +108,9 @@ class Report:
     def save(self) -> Path:
         """Write `report.json`, whole or not at all."""
         path = self.folder / "report.json"
-        partial = path.with_suffix(".json.partial")
-        partial.write_text(json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
-        os.replace(partial, path)  # noqa: PTH105 - atomic, also over an old report
+        text = json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n"
+        with whole_file(path) as partial:
+            partial.write_text(text)
         self._saved = time.monotonic()
         return path
 
@@ -133,9 +121,18 @@ def reason(error: Exception | None) -> str:
 
 
 def save_arrays(folder: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Write ``<name>.npz``; returns the file's name."""
-    np.savez_compressed(folder / f"{name}.npz", **dict(arrays))
-    return f"{name}.npz"
+    """Write ``<name>.npz``, whole or not at all; returns the file's name."""
+    file = f"{name}.npz"
+    with (
+        whole_file(folder / file) as partial,
+        zipfile.ZipFile(
+            partial, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION, allowZip64=True
+        ) as packed,
+    ):
+        for key, array in arrays.items():
+            with packed.open(f"{key}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
+    return file
 
 
 def _label(outcome: Outcome) -> str:

@@ -46,7 +46,7 @@ def test_readme_holds(tmp_path: Path) -> None:
     _published_checkpoints(tmp_path / "checkpoints")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     blocks = BLOCK.findall((ROOT / "README.md").read_text())
-    assert [kind for kind, _ in blocks] == ["sh", "sh", "sh", "python"]
+    assert [kind for kind, _ in blocks] == ["sh", "sh", "sh", "python", "sh"]
     server = None
     try:
         for kind, block in blocks:
@@ -67,6 +67,8 @@ def test_readme_holds(tmp_path: Path) -> None:
                     timeout=300,
                 )  # fmt: skip
                 assert done.returncode == 0, (command, done.stderr)
+                if kind == "python":
+                    assert "phantom" in done.stdout
     finally:
         if server is not None:
             server.terminate()
@@ -74,4 +76,6 @@ def test_readme_holds(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "results/report.json").read_text())
     assert len(report["results"]) == 4
     assert all(w["source"].startswith("checkpoint") for w in report["weights"])
-    assert "phantom" in done.stdout
+    (scan,) = json.loads((tmp_path / "scans/report.json").read_text())["results"]
+    assert scan["preview"]
+    assert scan["volumes_ml"]["lung"] > 0

@@ -77,6 +77,7 @@ class Steps:
         self._title, self._total, self._done = title, total, 0
         self._bar: Progress | None = None
         self._inner: TaskID | None = None
+        self._tenths: dict[str, int] = {}
         if sys.stderr.isatty():
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -107,8 +108,16 @@ class Steps:
             if self._inner is None:
                 self._inner = self._bar.add_task(stage, total=total)
             self._bar.update(self._inner, description=f"  {stage}", completed=done, total=total)
-        elif total >= _LONG and done < total and done * 10 // total != (done - 1) * 10 // total:
+        elif total >= _LONG and self._crossed(stage, done, total):
             err.print(f"  {stage} {done}/{total}", markup=False)
+
+    def _crossed(self, stage: str, done: int, total: int) -> bool:
+        """Whether another tenth of a stage is done; steps may come several at once."""
+        before = self._tenths.pop(stage, 0)
+        tenth = done * 10 // total
+        if done < total:
+            self._tenths[stage] = max(tenth, before)
+        return before < tenth < 10
 
     def advance(self, text: str) -> None:
         """One part is done; `text` says which, for the plain line."""

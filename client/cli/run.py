@@ -17,13 +17,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from ...catalog.errors import InputError, RepositoryError
-from ..batch import Outcome
+from ..batch import STUDIES_IN_FLIGHT, Outcome, at_once
 from ..client import Client
 from ..options import ConnectionOptions
 from ..pictures.canvas import DISCLAIMER
 from ..pipelines import PIPELINES, Pipeline
 from ..pipelines.base import Frugal, WritesFiles
-from ..results import Report, reason, save_arrays, weights_entry
+from ..provenance import weights_entry
+from ..results import Report, reason, save_arrays
 from .console import Exit, Steps, default_repository, err, errors_to_exit_codes, out
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ class Common:
     ] = None
     save_arrays: Annotated[bool, typer.Option(help="Keep masks as NAME.npz.")] = False
     pictures: Annotated[bool, typer.Option(help="Write a picture for each study.")] = True
-    in_flight: Annotated[int, typer.Option(min=1, help="Studies in work at once.")] = 4
+    in_flight: Annotated[int, typer.Option(min=1, help="Studies in work at once.")] = (
+        STUDIES_IN_FLIGHT
+    )
     transport: Annotated[str, typer.Option(help="auto, grpc or shm.")] = "auto"
     retry_window: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for a server that went away.")
@@ -73,10 +76,18 @@ def _command(pipeline: Pipeline) -> Any:
             _run(pipeline, inputs, pipeline.options_type(**chosen), common)
 
     command.__doc__ = f"{pipeline.system.summary}. {pipeline.system.paper}"
+    common = (_fitted(parameter, pipeline) for parameter in _parameters(Common))
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [_inputs_parameter(pipeline), *_parameters(Common), *_parameters(pipeline.options_type)]
+        [_inputs_parameter(pipeline), *common, *_parameters(pipeline.options_type)]
     )
     return command
+
+
+def _fitted(parameter: inspect.Parameter, pipeline: Pipeline) -> inspect.Parameter:
+    """A common option with the default that suits the pipeline."""
+    if parameter.name == "in_flight":
+        return parameter.replace(default=at_once(pipeline, None))
+    return parameter
 
 
 def _inputs_parameter(pipeline: Pipeline) -> inspect.Parameter:

@@ -6,12 +6,14 @@ from .base import Pipeline, Result, Source
 from .ct_angel import CtAngel
 from .ct_classifier import CtClassifier
 from .cxr_severity import CxrSeverity
+from .dlpe import Dlpe
 from .lungmask import Lungmask
 
 PIPELINES: dict[str, Pipeline] = {
     pipeline.system.name: pipeline
     for pipeline in (
         CxrSeverity(),
+        Dlpe(),
         CtAngel(),
         Lungmask(),
         CtClassifier(),

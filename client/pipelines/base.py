@@ -103,3 +103,13 @@ class Frugal(Protocol):
     def fallback(self, options: Any) -> Any | None:
         """The options that need fewer models, None when these need the fewest."""
         ...
+
+
+@runtime_checkable
+class Heavy(Protocol):
+    """A pipeline of which a machine bears fewer studies at once than of others."""
+
+    @property
+    def studies_in_flight(self) -> int:
+        """Studies in work at once, unless chosen otherwise."""
+        ...

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from ...preprocessing.lungmask import Box, prepare_slice
 from ...preprocessing.series import Series
 from ...preprocessing.windows import display_window, doubts_about_hu
 from .. import calls
+from ..nifti_image import nifti_image, save_nifti
 from ..pictures.lungmask import draw
 from .base import option
 from .ct_source import CtSource, find_studies, open_source
@@ -243,7 +243,8 @@ class LungmaskResult:
     def write_files(self, folder: Path, name: str) -> list[str]:
         """Write the labels on the grid of the input as ``<name>-lung.nii.gz``."""
         file = f"{name}-lung.nii.gz"
-        nibabel.save(label_image(self.lung, self.series), folder / file)
+        stored = self.series.reorientation.undo(self.lung)
+        save_nifti(nifti_image(stored, self.series.stored_geometry), folder / file)
         return [file]
 
     def write_pictures(self, folder: Path, name: str, note: str) -> list[str]:
@@ -251,21 +252,6 @@ class LungmaskResult:
         file = f"{name}-lung.png"
         draw(self, note).save(folder / file)
         return [file]
-
-
-def label_image(labels: Labels, series: Series) -> nibabel.Nifti1Image:
-    """A label map [z, y, x] in LPS order as a NIfTI image on the grid of the series' own file."""
-    stored = series.reorientation.undo(labels)
-    geometry = series.stored_geometry
-    affine = geometry.nifti_affine
-    image = nibabel.Nifti1Image(np.ascontiguousarray(stored.transpose(2, 1, 0)), affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code=1)
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    # A quaternion cannot say that a tilted gantry shears the volume.
-    straight = np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
-    image.set_qform(affine, code=1 if straight else 0)
-    return image
 
 
 class Lungmask:

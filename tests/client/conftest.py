@@ -235,3 +235,18 @@ def ct_server(ct_repository: Path) -> Iterator[TritonServer]:
     models = ["ct_densenet", "ct_classifier_masked", "lungmask_r231"]
     with TritonServer(ct_repository, models=models) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def dlpe_repository(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of all networks of DLPE, as small as those of the golden files."""
+    import dlpe_networks
+
+    return dlpe_networks.export_pipeline(tmp_path_factory.mktemp("dlpe"), golden)
+
+
+@pytest.fixture(scope="session")
+def dlpe_server(dlpe_repository: Path) -> Iterator[TritonServer]:
+    """A running Triton with all networks and ensembles of DLPE."""
+    with TritonServer(dlpe_repository) as server:
+        yield server

@@ -31,7 +31,7 @@ def _export(work: tuple[str, Path]) -> None:
 
 
 @pytest.fixture(scope="module")
-def servers(shared: Path, tmp_path_factory: pytest.TempPathFactory):  # noqa: ARG001
+def servers(shared: Path, tmp_path_factory: pytest.TempPathFactory):
     root = tmp_path_factory.mktemp("full-size")
     folders = {system: root / system for system in NETWORKS}
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:

@@ -79,8 +79,8 @@ def _normal(array: NDArray[Any]) -> NDArray[Any]:
 def _two_stages(truth: Mask) -> dict[str, Mask]:
     """Roughly what stage one finds: too much, and little of which most is right."""
     return {
-        "high_recall": ndimage.binary_dilation(truth),
-        "high_precision": ndimage.binary_opening(truth),
+        "high_recall": np.asarray(ndimage.binary_dilation(truth), bool),
+        "high_precision": np.asarray(ndimage.binary_opening(truth), bool),
     }
 
 

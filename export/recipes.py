@@ -109,6 +109,7 @@ class Recipe:
 
 
 _MODULES = {
+    "covid-mtl": "covid_mtl_recipe",
     "ct-angel": "ct_angel_recipe",
     "ct-classifier": "ct_classifier_recipe",
     "cxr-severity": "cxr_recipe",

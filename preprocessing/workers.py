@@ -1,0 +1,149 @@
+"""Work on several cores, with progress and a way to end it.
+
+Most of what takes long before a network holds Python's global lock, so threads would wait for each
+other; it goes to processes instead. They are started afresh (``spawn``), because a copy of a
+process with a server connection of its own may hang.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from typing import Any, TypeVar
+
+from ..catalog.errors import HilumError
+
+Result = TypeVar("Result")
+
+_LOOK_S = 0.2
+"""How often a wish to stop is looked for."""
+
+
+class Watch:
+    """Who follows a piece of work.
+
+    Parameters
+    ----------
+    progress
+        Is told the share of the work that is done, 0…1.
+    stop
+        When it is set the work ends with `CancelledError` at its next step.
+    """
+
+    def __init__(
+        self,
+        progress: Callable[[float], None] = lambda _: None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._progress, self._stop = progress, stop
+
+    def check(self) -> None:
+        """End the work when that is wished.
+
+        Raises
+        ------
+        concurrent.futures.CancelledError
+            Then.
+        """
+        if self._stop is not None and self._stop.is_set():
+            raise CancelledError
+
+    def done(self, share: float) -> None:
+        """Tell the share that is done; ends the work when that is wished, as `check` does."""
+        self.check()
+        self._progress(min(1.0, share))
+
+    def part(self, start: float, end: float) -> Watch:
+        """The watch over a part of the work that begins at one share of it and ends at another."""
+        return Watch(lambda share: self._progress(start + share * (end - start)), self._stop)
+
+
+def open_pool(processes: int | None = None) -> ProcessPoolExecutor:
+    """Start processes for the functions that take a `pool`.
+
+    Parameters
+    ----------
+    processes
+        How many; None: one for each core that this process may use.
+
+    Returns
+    -------
+    A pool to be closed after use, best by ``with``. Each process keeps to one thread. It starts the
+    program's main module once more, so a script needs ``if __name__ == "__main__":``.
+    """
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes or cores(), mp_context=context, initializer=_one_thread)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def run_each(
+    function: Callable[..., Result],
+    tasks: Iterable[tuple[Any, ...]],
+    pool: Executor,
+    watch: Watch,
+) -> Generator[tuple[int, Result], None, None]:
+    """Call a function for each task in a pool; what is not begun is dropped on ``close``.
+
+    Parameters
+    ----------
+    function
+        For a pool of processes one of a module.
+    tasks
+        Its arguments.
+
+    Yields
+    ------
+    Number of the task and its result, in the order in which they are ready.
+
+    Raises
+    ------
+    concurrent.futures.CancelledError
+        When the watch wants an end; what has not begun is dropped.
+    HilumError
+        When a process died.
+    """
+    numbers = {pool.submit(function, *task): number for number, task in enumerate(tasks)}
+    for one in ready(numbers, watch):
+        yield numbers[one], one.result()
+
+
+def ready(futures: Iterable[Future[Result]], watch: Watch) -> Iterator[Future[Result]]:
+    """Futures as they finish; drops the rest when the watch wants an end or one fails.
+
+    Raises
+    ------
+    concurrent.futures.CancelledError
+        When the watch wants an end.
+    HilumError
+        When a process died.
+    """
+    pending = set(futures)
+    try:
+        while pending:
+            watch.check()
+            finished, pending = wait(pending, _LOOK_S, FIRST_COMPLETED)
+            for one in finished:
+                if isinstance(one.exception(), BrokenProcessPool):
+                    raise HilumError(
+                        "a process of the pool died, most likely for want of memory; use fewer "
+                        "processes"
+                    )
+                yield one
+    finally:
+        for one in pending:
+            one.cancel()
+
+
+def _one_thread() -> None:
+    """Keep the libraries that this process will load to one thread."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
@@ -77,13 +78,15 @@ def torch_run(system: System, network: Network, weights: str) -> Run:
 
 
 def onnx_run(network: Network, repository: Path, outputs: Sequence[str]) -> Run:
-    """The served file in ONNX Runtime, with its defaults."""
+    """The served file in ONNX Runtime, with its defaults; FP16 where it was exported so."""
     session = ort.InferenceSession(
         repository / network.model / "1" / "model.onnx", providers=["CPUExecutionProvider"]
     )
+    halves = {i.name for i in session.get_inputs() if i.type == "tensor(float16)"}
 
     def run(inputs: Arrays) -> Arrays:
-        found: Any = session.run(list(outputs), inputs)
+        given = {n: a.astype(np.float16) if n in halves else a for n, a in inputs.items()}
+        found: Any = session.run(list(outputs), given)
         return dict(zip(outputs, found, strict=True))
 
     return run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -108,10 +108,14 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(report: Mapping[str, Any], folder: Path) -> str:
+def write(
+    report: Mapping[str, Any],
+    folder: Path,
+    as_markdown: Callable[[Mapping[str, Any]], str] = markdown,
+) -> str:
     """Write ``bench.json`` and ``bench.md``; returns the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
-    text = markdown(report)
+    text = as_markdown(report)
     (folder / "bench.md").write_text(text)
     return text

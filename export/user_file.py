@@ -18,6 +18,9 @@ from .recipes import CoreSignature
 
 NAMES: dict[int, str] = {number: name for name, number in ELEMENTS.items()}
 
+PRECISIONS = {"FP16": "fp16", "FP32": "fp32"}
+"""Precision of an export by the element type of what it serves."""
+
 Dims = list[int | None]
 """Lengths of a tensor; None: symbolic."""
 
@@ -82,10 +85,11 @@ def _served(path: Path, model: ModelProto, network: Network) -> UserFile:
     _require(where, "inputs", inputs, {t.name for t in network.inputs})
     _require(where, "outputs", outputs, {t.name for t in network.outputs})
     sizes: dict[str, int] = {}
+    batch = network.max_batch > 0
     for tensor in network.inputs:
-        _fit(where, inputs[tensor.name], tensor, sizes)
+        _fit(where, inputs[tensor.name], tensor, sizes, batch=batch)
     for tensor in network.outputs:
-        _fit(where, outputs[tensor.name], tensor, sizes)
+        _fit(where, outputs[tensor.name], tensor, sizes, batch=batch)
     return UserFile(path, model, "served", sizes)
 
 
@@ -113,24 +117,34 @@ def _interface(
     return inputs, {o.name: o for o in model.graph.output}
 
 
-def _fit(where: str, info: ValueInfoProto, tensor: Tensor, sizes: dict[str, int]) -> None:
+def _fit(
+    where: str,
+    info: ValueInfoProto,
+    tensor: Tensor,
+    sizes: dict[str, int],
+    *,
+    batch: bool = True,
+) -> None:
     """Check one tensor of the file and learn the sizes that it tells."""
     name, kind = f"{where}: {tensor.name!r}", _element(info)
     if kind != tensor.dtype:
-        raise ExportError(f"{name} is {kind}; it must be {tensor.dtype}")
+        remedy = ""
+        if tensor.half and kind in PRECISIONS:
+            remedy = f", or the export's --precision {PRECISIONS[kind]}"
+        raise ExportError(f"{name} is {kind}; it must be {tensor.dtype}{remedy}")
     dims = _dims(info)
     if dims is None:
         return  # an output without a shape is checked when it is run
-    wanted = ["N", *tensor.shape]
+    wanted = ["N", *tensor.shape] if batch else list(tensor.shape)
     if len(dims) != len(wanted):
         raise ExportError(f"{name} has {len(dims)} axes {_show(dims)}; it must have {wanted}")
-    if dims[0] is not None:
+    if batch and dims[0] is not None:
         raise ExportError(
             f"{name} has a fixed batch of {dims[0]}; the server batches requests. Export it with "
             f"a symbolic first axis: dynamic_axes={{{tensor.name!r}: {{0: 'N'}}}}, or "
             "dynamic_shapes with dynamo=True"
         )
-    for have, want in zip(dims[1:], tensor.shape, strict=True):
+    for have, want in zip(dims[batch:], tensor.shape, strict=True):
         if have is None:
             if isinstance(want, str) and want not in sizes:
                 raise ExportError(
@@ -138,6 +152,10 @@ def _fit(where: str, info: ValueInfoProto, tensor: Tensor, sizes: dict[str, int]
                     "axis symbolic"
                 )
             continue
+        if want == -1:
+            raise ExportError(
+                f"{name} is {_show(dims)}: the length {have} must be symbolic, requests have any"
+            )
         expected = sizes.setdefault(want, have) if isinstance(want, str) else want
         if have != expected:
             raise ExportError(

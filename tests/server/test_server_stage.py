@@ -146,3 +146,20 @@ def test_networks_fed_by_a_stream_get_more_instances_of_fewer_threads(tmp_path):
         batches = list(config.dynamic_batching.preferred_batch_size)
         found[name] = (config.instance_group[0].count, threads, batches)
     assert found == {"ct_densenet": (5, "1", [2]), "cxr_lung": (2, "3", [])}
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_networks_of_any_length_have_no_arena_on_the_cpu(tmp_path, gpu):
+    folder = tmp_path / "exported"
+    for name in ("dlpe_lung_x", "cxr_lung"):
+        config = 'backend: "onnxruntime"\nmax_batch_size: 0\n'
+        small_repository.write_config(folder, name, config)
+        small_repository.write_onnx(folder, name, config)
+    stage(folder, tmp_path / "run", Resources.of_machine(1, 1, gpu=gpu))
+    found = {
+        name: read_config(tmp_path / "run" / name / "config.pbtxt")
+        .parameters["enable_mem_arena"]
+        .string_value
+        for name in ("dlpe_lung_x", "cxr_lung")
+    }
+    assert found == {"dlpe_lung_x": "" if gpu else "0", "cxr_lung": ""}

@@ -12,7 +12,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,15 @@ class Plan:
         return " ".join([*words, f"--weights {self.weights}"])
 
 
+@dataclass(slots=True)
+class _Rounds:
+    """What was measured by turns, and what is to be told about series and server."""
+
+    runs: list[Run] = field(default_factory=list)
+    published: list[Published] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+
+
 def measure(plan: Plan, progress: Progress) -> dict[str, Any]:
     """Measure what the plan says.
 
@@ -129,8 +138,7 @@ def measure(plan: Plan, progress: Progress) -> dict[str, Any]:
     """
     load = os.getloadavg()[0]
     parts: dict[str, Any] = dict.fromkeys(("study", "published", "stage_one", "steps"))
-    if plan.steps:
-        parts["steps"] = _steps(plan, progress)
+    rounds = None
     if plan.study or plan.stage_one:
         names = _networks(plan)
         with exported(catalog.SYSTEM, names, plan.repository, plan.weights, progress) as folder:
@@ -140,10 +148,17 @@ def measure(plan: Plan, progress: Progress) -> dict[str, Any]:
                     progress=progress,
                 )  # fmt: skip
             if plan.study:
-                at_512 = _steps_at_512(parts["steps"])
-                parts["study"], parts["published"] = _studies(plan, folder, at_512, progress)
-    if parts["study"] is not None and parts["stage_one"] is not None and plan.side == catalog.SIDE:
-        parts["study"] |= _from_stage_one(parts["study"], parts["stage_one"], plan.grid)
+                rounds = _studies(plan, folder, progress)
+    if plan.steps:  # last, for this process keeps the memory that it takes
+        block = min(LONGEST_BLOCK, plan.side // 2)
+        parts["steps"] = dlpe_steps.measure(plan.side, SEED, block=block, progress=progress)
+    if rounds is not None:
+        at_512 = _steps_at_512(parts["steps"])
+        parts["study"] = waterfall(rounds.runs, plan.grid, at_512) | rounds.about
+        parts["study"] |= _at_512(parts["study"], parts["stage_one"], plan)
+        if rounds.published:
+            studies = [run.study for run in rounds.runs]
+            parts["published"] = _compare(studies, rounds.published, plan.grid)
     figures = [f for f in catalog.SYSTEM.published if f.quantity == "time per scan"]
     return {
         "title": catalog.SYSTEM.title,
@@ -172,11 +187,6 @@ def _networks(plan: Plan) -> list[str]:
     return [by_model[m] for m in dict.fromkeys(models)]
 
 
-def _steps(plan: Plan, progress: Progress) -> dict[str, Any]:
-    block = min(LONGEST_BLOCK, plan.side // 2)
-    return dlpe_steps.measure(plan.side, SEED, block=block, progress=progress)
-
-
 def _steps_at_512(steps: Mapping[str, Any] | None) -> dict[str, float]:
     """Stages of a study that part 4 measured at the published grid."""
     if steps is None or steps["side"] != catalog.SIDE:
@@ -185,17 +195,17 @@ def _steps_at_512(steps: Mapping[str, Any] | None) -> dict[str, float]:
     return {"enhancement": rows[dlpe_steps.ENHANCEMENT]}
 
 
-def _from_stage_one(
-    study: Mapping[str, Any], stage_one: Mapping[str, Any], grid: int
+def _at_512(
+    study: Mapping[str, Any], stage_one: Mapping[str, Any] | None, plan: Plan
 ) -> dict[str, float]:
-    """Networks of a scan at 512³ by what one slice of 512 × 512 took in part 3."""
-    passes = study["counts"]["passes"] * catalog.SIDE / grid
+    """Seconds of the networks of a scan at 512³ by what one slice of 512 × 512 took in part 3."""
+    if stage_one is None or plan.side != catalog.SIDE:
+        return {}
+    passes = study["counts"]["passes"] * catalog.SIDE / plan.grid
     return {"networks_at_512_by_stage_one": passes * stage_one["seconds_per_pass"]}
 
 
-def _studies(
-    plan: Plan, repository: Path, at_512: Mapping[str, float], progress: Progress
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _studies(plan: Plan, repository: Path, progress: Progress) -> _Rounds:
     """Parts 1 and 2, by turns."""
     with tempfile.TemporaryDirectory(prefix="hilum-bench-") as name:
         folder = Path(name)
@@ -203,9 +213,9 @@ def _studies(
         procedure = None
         if plan.published:
             procedure = _procedure(plan, repository, folder / "series", progress)
-        runs, others, server = _rounds(plan, repository, folder, procedure, progress)
-    told = waterfall(runs, plan.grid, at_512) | {"series": described} | server
-    return told, _compare([run.study for run in runs], others, plan.grid) if others else None
+        rounds = _rounds(plan, repository, folder, procedure, progress)
+    rounds.about["series"] = described
+    return rounds
 
 
 def _procedure(plan: Plan, repository: Path, series: Path, progress: Progress) -> Procedure:
@@ -225,13 +235,11 @@ def _procedure(plan: Plan, repository: Path, series: Path, progress: Progress) -
 
 def _rounds(
     plan: Plan, repository: Path, folder: Path, procedure: Procedure | None, progress: Progress
-) -> tuple[list[Run], list[Published], dict[str, Any]]:
-    """All rounds, and what is to be told about the server."""
+) -> _Rounds:
     pipeline, options = PIPELINES["dlpe"], Options(grid=plan.grid)
     models = pipeline.models(options)
     counted = {*models, *pipeline.networks(options)}
-    runs: list[Run] = []
-    others: list[Published] = []
+    rounds = _Rounds()
     with (
         TritonServer(repository, models=models, grace=0) as server,
         Client(server.grpc_url, transport="grpc") as client,
@@ -242,13 +250,13 @@ def _rounds(
             before = statistics_of(client, counted)
             with memory, apart(Study, server.grpc_url, folder / "series", plan.grid) as study:
                 measured = study.run(folder / f"results-{number}")
-            runs.append(Run(measured, before, statistics_of(client, counted)))
+            rounds.runs.append(Run(measured, before, statistics_of(client, counted)))
             if procedure is not None:
                 _check_comparable(measured, plan.grid)
                 progress(f"round {number}/{plan.rounds}: the published procedure")
-                others.append(procedure())
-        about = {"server": client.describe(), "server_memory": memory.report()}
-    return runs, others, about
+                rounds.published.append(procedure())
+        rounds.about |= {"server": client.describe(), "server_memory": memory.report()}
+    return rounds
 
 
 def _write_series(grid: int, folder: Path, progress: Progress) -> str:

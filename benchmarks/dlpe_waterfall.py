@@ -30,6 +30,7 @@ TITLES = {
     "enhancement": "enhancement, tube extension included",
     "lesions": "lesions on the enhanced volume",
     "visible_lesions": "visible lesions",
+    "other": "the rest: the server asked about itself, the result put together",
     "write files": "write volumes (NIfTI) and the windowed series",
     "write pictures": "write panels and montages",
 }

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..catalog.covid_mtl_features import BIN_WIDTH, FEATURES, WAVELET_GLCM
 from ..preprocessing.radiomics import radiomic_features
 from ..preprocessing.workers import open_pool
+from .memory import peak_bytes
 
 _PASSES = (
     ("Original", {"firstorder": None}),
@@ -99,9 +100,10 @@ def _run(volume: NDArray[np.uint16], processes: int | None) -> Run:
         with open_pool(processes) as pool:
             features = radiomic_features(volume, pool=pool)
     seconds = time.perf_counter() - start
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    others = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (processes or 0)
-    peak = 1024 * (own + (others if (processes or 1) > 1 else 0))
+    # The kernel's ru_maxrss of this process would be that of the one that started it.
+    peak = peak_bytes()
+    if processes is not None and processes > 1:
+        peak += 1024 * processes * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return Run(features, seconds, _cpu_seconds() - cpu, peak)
 
 

@@ -41,7 +41,7 @@ _STREAMED = frozenset(n.model for s in SYSTEMS.values() for n in s.networks if n
 
 _FREE = frozenset(n.model for s in SYSTEMS.values() for n in s.networks if n.example)
 """Networks whose inputs have any length: an arena, which only grows, would keep the memory of the
-largest request in each of them. Without one a run takes less than half, for a seventh more time."""
+largest request in each of them. Without one a run takes half, for a little more time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import onnx
 import pytest
+import standins
+from angel_slices import SIDE
 from hilum.catalog import SYSTEMS
 from hilum.client.listener import Listener, identify
+from hilum.export.repository import export_system
+from hilum.preprocessing.phantom_ct import CtPhantom, chest_ct
+from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
 from hilum.server.arguments import Ports, Settings, arguments
 from hilum.server.assemble import assemble_backends
 from hilum.server.environment import server_environment
@@ -249,4 +254,57 @@ def dlpe_repository(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def dlpe_server(dlpe_repository: Path) -> Iterator[TritonServer]:
     """A running Triton with all networks and ensembles of DLPE."""
     with TritonServer(dlpe_repository) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def angel_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ct-angel")
+    files = {
+        name: standins.write_ct_angel(folder / f"{name}.onnx", SIDE, valid=name == "valid")
+        for name in ("lesion", "valid")
+    }
+    export_system(SYSTEMS["ct-angel"], repository=folder / "repository", onnx=files)
+    return folder / "repository"
+
+
+@pytest.fixture(scope="session")
+def lesion_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ct-angel-lesion")
+    file = standins.write_ct_angel(folder / "lesion.onnx", 512)
+    export_system(SYSTEMS["ct-angel"], repository=folder / "repository", onnx={"lesion": file})
+    return folder / "repository"
+
+
+@pytest.fixture(scope="session")
+def angel_server(angel_repository: Path) -> Iterator[TritonServer]:
+    with TritonServer(angel_repository, models=["ct_angel"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def angel_phantom() -> CtPhantom:
+    return chest_ct(3, slices=30, size=SIDE, lesions=6)
+
+
+@pytest.fixture(scope="session")
+def angel_series(angel_phantom: CtPhantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("patient-name")
+    write_dicom_series(angel_phantom.volume, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mtl_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of COVID-MTL with the dual network, two stand-ins, and lungmask's."""
+    import mtl_studies
+
+    return mtl_studies.export(tmp_path_factory.mktemp("covid-mtl"))
+
+
+@pytest.fixture(scope="session")
+def mtl_server(mtl_repository: Path) -> Iterator[TritonServer]:
+    """A running Triton with COVID-MTL and lungmask."""
+    models = ["covid_mtl", "covid_mtl_server", "covid_mtl_volume", "covid_mtl_ct", "lungmask_r231"]
+    with TritonServer(mtl_repository, models=models) as server:
         yield server

@@ -39,7 +39,7 @@ TASKS = ("lung", "airway1", "vessel1")
 
 SEED = 7
 
-BLOCK = 8
+BLOCK = 16
 """Slabs that a lane processes before it is the other's turn."""
 
 _STEP = 16
@@ -110,6 +110,11 @@ class Served(_Lane):
         for _ in in_order(self._process, self._slabs(block), self._in_flight):
             pass
         return time.perf_counter() - start
+
+    def slab_slices(self) -> int:
+        """Most slices of a slab, as the pipeline cuts them for this server."""
+        network = self._client.model(catalog.TASKS[TASKS[0]].network(self.direction).model)
+        return Options().how.at(network).length(self.volume.shape, self.direction)
 
     def about(self) -> dict[str, Any]:
         """How slabs travel."""
@@ -191,7 +196,6 @@ def measure(
     slices
         Slices that are processed, at least; the slabs lie evenly over the volume.
     """
-    chosen = _chosen(side, direction, slices)
     progress(f"stage one: generate a volume of {side}³ voxels")
     ensemble = catalog.ENSEMBLES["stage1", direction].model
     with tempfile.TemporaryDirectory(prefix="hilum-bench-") as folder:
@@ -204,17 +208,17 @@ def measure(
             apart(InProcess, volume, direction, repository) as in_process,
             SessionMemory(server.pid or 0) as memory,
         ):
+            chosen = _chosen(side, direction, slices, served.slab_slices())
             for lane in (served, in_process):
-                lane.run(chosen[:1])  # not measured; its sums are made anew below
+                lane.run(chosen[:BLOCK])  # not measured; its sums are made anew below
             found = _interleave(served, in_process, chosen, progress)
             peaks = served.peak_bytes(), in_process.peak_bytes()
             about = served.about()
     return _report(found, peaks, chosen, side, direction) | about | {"server": memory.report()}
 
 
-def _chosen(side: int, direction: Direction, slices: int) -> Block:
-    """Slabs as long as the pipeline cuts them, all or some."""
-    length = Options().how.length((side,) * 3, direction)
+def _chosen(side: int, direction: Direction, slices: int, length: int) -> Block:
+    """Slabs of at most `length` slices, all or some."""
     every = slabs.plan(direction, np.ones(side, bool), np.arange(side), length)
     count = min(-(-slices // length), len(every))
     return [

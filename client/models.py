@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ..catalog import Tensor
 
 
@@ -18,6 +20,9 @@ class ModelInfo:
     ----------
     max_batch
         Largest batch; 0 for a model without a batch axis.
+    on_cpu
+        All of its instances run on the server's processors; never so for an ensemble, which has
+        none.
     """
 
     name: str
@@ -25,6 +30,7 @@ class ModelInfo:
     max_batch: int
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
+    on_cpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ class ModelStatistics:
 def read_model(metadata: Any, config: Any) -> ModelInfo:
     """A `ModelInfo` from ``ModelMetadataResponse`` and ``ModelConfigResponse``."""
     max_batch = config.config.max_batch_size
+    groups = config.config.instance_group
 
     def tensors(entries: Any) -> Mapping[str, Tensor]:
         first = 1 if max_batch > 0 else 0  # metadata shows the batch axis, our shapes do not
@@ -78,6 +85,7 @@ def read_model(metadata: Any, config: Any) -> ModelInfo:
         max_batch=max_batch,
         inputs=tensors(metadata.inputs),
         outputs=tensors(metadata.outputs),
+        on_cpu=bool(groups) and all(group.kind == group.KIND_CPU for group in groups),
     )
 
 
@@ -104,3 +112,20 @@ def read_statistics(response: Any) -> ModelStatistics:
         compute_infer_s=seconds("compute_infer"),
         compute_output_s=seconds("compute_output"),
     )
+
+
+def output_specs(
+    info: ModelInfo,
+    inputs: Mapping[str, NDArray],
+    told: Mapping[str, tuple[int, ...]],
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Element types and whole shapes of the outputs whose shape is known before the answer."""
+    batch: tuple[int, ...] = ()
+    if info.max_batch > 0:
+        batch = next((a.shape[:1] for a in inputs.values()), (1,))
+    specs = {}
+    for name, tensor in info.outputs.items():
+        shape = told.get(name, (*batch, *tensor.resolved({})))
+        if tensor.dtype != "BYTES" and -1 not in shape:
+            specs[name] = (tensor.dtype, tuple(shape))
+    return specs

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -25,12 +25,14 @@ from ...preprocessing import slabs
 from ...preprocessing.arrays import Array, namespace, to_host
 from ...preprocessing.slabs import Slab
 from .. import calls
+from ..models import ModelInfo
 from .dlpe_ledger import Ledger
 
 T = TypeVar("T")
 
-SLAB_VOXELS = 1 << 21
-"""Voxels of a slab's middle when its slices are not chosen: 8 slices of 512 × 512."""
+SLAB_VOXELS, CPU_SLAB_VOXELS = 1 << 21, 1 << 19
+"""Voxels of a slab's middle when its slices are not chosen: 8 slices of 512 × 512; and 2 where the
+networks run on processors, which gain nothing by more and need a quarter of a gigabyte for each."""
 
 MOST_SLICES = 32
 """Of a slab when they are not chosen."""
@@ -133,11 +135,18 @@ class How:
         Slabs in work at once.
     skip
         Leave out what cannot change a result.
+    on_cpu
+        The networks run on the server's processors.
     """
 
     slab_slices: int
     in_flight: int
     skip: bool
+    on_cpu: bool = False
+
+    def at(self, network: ModelInfo) -> How:
+        """The same for a server that runs `network` as it does."""
+        return replace(self, on_cpu=network.on_cpu)
 
     def length(self, shape: tuple[int, ...], direction: Direction) -> int:
         """Most slices of a slab of one direction."""
@@ -145,7 +154,8 @@ class How:
             return self.slab_slices
         height, width = (shape[axis] for axis in catalog.IMAGE_AXES[direction])
         count = shape[catalog.DIRECTIONS.index(direction)]
-        most = min(SLAB_VOXELS // (height * width), MOST_SLICES, -(-count // LEAST_SLABS))
+        voxels = CPU_SLAB_VOXELS if self.on_cpu else SLAB_VOXELS
+        most = min(voxels // (height * width), MOST_SLICES, -(-count // LEAST_SLABS))
         return max(most, 1)
 
 
@@ -170,6 +180,8 @@ def three_views(stage: Stage, how: How, ledger: Ledger) -> calls.Steps[dict[str,
     stage's volume. Where the stage has a threshold, or voxels that are not needed, sums may lack
     what cannot change the mask there.
     """
+    network = yield from calls.model(catalog.TASKS[stage.tasks[0]].network("x").model)
+    how = how.at(network)
     views: _Views = yield calls.Compute(lambda: _Views.begin(stage, how, ledger))
     first: list[_Job] = yield calls.Compute(views.first_two)
     yield from calls.each(views.process, first, how.in_flight)

@@ -19,7 +19,7 @@ ALSO = {"heart": "vessel1", "lesion": "in_patient"}
 """Tasks without golden networks, and whose they get."""
 
 
-def export_pipeline(folder: Path, golden: Path) -> Path:
+def export_pipeline(folder: Path, golden: Path, precision: str = "fp32") -> Path:
     """All networks: those of golden file 10, and others for the tasks that it leaves out."""
     file = golden / "dlpe" / "10_pipeline.npz"
     published = checkpoints.write_published(folder / "trained_models", file)
@@ -35,7 +35,7 @@ def export_pipeline(folder: Path, golden: Path) -> Path:
         for name, state in others.items():
             path = published / TASKS[name].folder / direction / "best_model.pth"
             checkpoints.write_checkpoint(path, state)
-    return _export(folder, published)
+    return _export(folder, published, precision=precision)
 
 
 def export_three_way(folder: Path, golden: Path, precision: str) -> Path:

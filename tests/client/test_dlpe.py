@@ -430,3 +430,21 @@ def test_golden_three_way(golden: Path, tmp_path: Path) -> None:
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, total, atol=0.05)
     assert (positive(half, 2) == expected["mask_gt2"]).mean() > 0.995
+
+
+def test_half_precision_meets_the_acceptance(
+    result: DlpeResult, golden: Path, study: Path, tmp_path: Path
+) -> None:
+    repository = dlpe_networks.export_pipeline(tmp_path, golden, "fp16")
+    models = stages.models(Options())
+    with TritonServer(repository, models=models) as server, Client(server.grpc_url) as client:
+        assert client.model("dlpe_stage1_x").inputs["slab"].dtype == "FP16"
+        half = client.run("dlpe", study)
+    for name, mask in result.masks.items():
+        other = half.masks[name]
+        dice = 2 * np.count_nonzero(mask & other) / (int(mask.sum()) + int(other.sum()))
+        assert dice > (0.995 if name == "lung" else 0.99), name
+    assert not all(np.array_equal(half.masks[name], mask) for name, mask in result.masks.items())
+    assert half.window is not None
+    assert result.window is not None
+    assert abs(half.window[0] - result.window[0]) <= 1

@@ -147,7 +147,7 @@ def test_half_precision_meets_its_tolerance(
     volume = (three_way["volume_q1024"] / 1024).astype(np.float32)
     slab = cut(volume, Slab("x", 0, len(volume)), 5, np.dtype(np.float16))
     found = run(served(core, "lung_x", "fp16"), {"slab": slab})["probability"]
-    assert found.dtype == np.float16
+    assert found.dtype == np.float32  # in FP16 high probabilities would tie
     a, b = found > 0.5, three_way["prob_X"] > 0.5
     assert 0.05 < b.mean() < 0.95
     assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.995

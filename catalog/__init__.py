@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import ct_angel, ct_classifier, cxr_severity, dlpe, lungmask
+from . import covid_mtl, ct_angel, ct_classifier, cxr_severity, dlpe, lungmask
 from .about import ABOUT
 from .errors import HilumError
 from .precision import Precision, at_precision
@@ -16,6 +16,7 @@ SYSTEMS: dict[str, System] = {
         lungmask.SYSTEM,
         ct_classifier.SYSTEM,
         ct_angel.SYSTEM,
+        covid_mtl.SYSTEM,
     )
 }
 """Every system by its name on the command line."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -103,19 +104,23 @@ class Batch(Generic[T]):
             raise InputError(f"{self.in_flight} studies in flight; it takes one or more")
 
     def run(self, client: Client, sources: Iterable[Source]) -> Iterator[T]:
-        """Run in threads; yields in input order what `finish` returns."""
+        """Run in threads; yields in input order what `finish` returns.
+
+        When the iteration is ended, by Ctrl-C for instance, studies in work end, too.
+        """
+        stop = threading.Event()
 
         def work(numbered: tuple[int, Source]) -> T:
             index, source = numbered
             start = time.perf_counter()
             result, error = None, None
             try:
-                result = client.drive(self.pipeline.study(source, self.options))
+                result = client.drive(client.study(self.pipeline, source, self.options), stop)
             except Exception as failure:  # noqa: BLE001 - the batch goes on, the outcome tells
                 error = failure
             return self.finish(Outcome(index, source, result, error, time.perf_counter() - start))
 
-        return in_order(work, enumerate(sources), self.in_flight)
+        return in_order(work, enumerate(sources), self.in_flight, stop.set)
 
     def run_async(self, client: AsyncClient, sources: Iterable[Source]) -> AsyncIterator[T]:
         """Run in the event loop; yields in input order what `finish` returns."""
@@ -125,7 +130,7 @@ class Batch(Generic[T]):
             start = time.perf_counter()
             result, error = None, None
             try:
-                result = await client.drive(self.pipeline.study(source, self.options))
+                result = await client.drive(client.study(self.pipeline, source, self.options))
             except Exception as failure:  # noqa: BLE001 - the batch goes on, the outcome tells
                 error = failure
             outcome = Outcome(index, source, result, error, time.perf_counter() - start)

@@ -9,9 +9,10 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import tritonclient.grpc
@@ -23,7 +24,7 @@ from . import failures
 from .batch import Batch, Outcome, at_once, choose
 from .models import ModelInfo, ModelState, ModelStatistics
 from .options import ConnectionOptions
-from .pipelines import Source
+from .pipelines import Pipeline, Source
 from .session import Inference, Session
 from .steps import (
     Action,
@@ -40,16 +41,25 @@ from .steps import (
 from .transport import TransportName
 from .window import in_order, in_order_async
 
+if TYPE_CHECKING:
+    from .metrics import Metrics
+
 T = TypeVar("T")
 
 
 class _Common:
     """What both clients have: options, calls and what they tell without asking the server."""
 
-    def __init__(self, url: str | ConnectionOptions = "localhost:8001", **options: Any) -> None:
+    def __init__(
+        self,
+        url: str | ConnectionOptions = "localhost:8001",
+        *,
+        metrics: Metrics | None = None,
+        **options: Any,
+    ) -> None:
         given = url if isinstance(url, ConnectionOptions) else ConnectionOptions(url)
         self.options = dataclasses.replace(given, **options)
-        self.session = Session(self.options)
+        self.session = Session(self.options, metrics)
         self.on_progress: Callable[[Tell], None] = lambda _told: None
         """Called with what studies tell of their progress, from several threads."""
 
@@ -63,6 +73,12 @@ class _Common:
         """Why tensors travel the way they do, in words for a report."""
         return self.session.transport.reason
 
+    def study(self, pipeline: Pipeline, source: Source, options: Any) -> Steps[Any]:
+        """The steps of one study, counted where the client has metrics; `drive` runs them."""
+        steps = pipeline.study(source, options)
+        metrics = self.session.metrics
+        return steps if metrics is None else metrics.study(pipeline.system.name, steps)
+
     def __repr__(self) -> str:
         state = "closed" if self.session.closed else self.transport or "not connected"
         return f"<{type(self).__name__} {self.options.url} ({state})>"
@@ -75,6 +91,9 @@ class Client(_Common):
     ----------
     url
         ``host:port`` of Triton's gRPC endpoint, or ready options.
+    metrics
+        Where requests and studies are counted for Prometheus (`hilum.client.metrics`); None for
+        nowhere.
     **options
         Fields of `ConnectionOptions`.
 
@@ -85,16 +104,34 @@ class Client(_Common):
     ...     mask = answer.outputs["lung"]
     """
 
-    def __init__(self, url: str | ConnectionOptions = "localhost:8001", **options: Any) -> None:
-        super().__init__(url, **options)
+    def __init__(
+        self,
+        url: str | ConnectionOptions = "localhost:8001",
+        *,
+        metrics: Metrics | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(url, metrics=metrics, **options)
         self._closing = threading.Event()
         self._stub = _connect(tritonclient.grpc.InferenceServerClient, self.options)
         # Also runs when the interpreter ends, while RPCs still work.
         self._end = weakref.finalize(self, _shut, self.session, self._stub, self._closing)
 
-    def drive(self, steps: Steps[T]) -> T:
-        """Run steps, those of a pipeline for instance, in this thread."""
-        return run_steps(steps, self._perform)
+    def drive(self, steps: Steps[T], stop: threading.Event | None = None) -> T:
+        """Run steps, those of a pipeline for instance, in this thread.
+
+        Parameters
+        ----------
+        stop
+            Once it is set the steps end with `CancelledError` at their next action.
+        """
+
+        def perform(action: Action) -> Any:
+            if stop is not None and stop.is_set():
+                raise CancelledError
+            return self._perform(action)
+
+        return run_steps(steps, perform)
 
     def infer(
         self,
@@ -138,7 +175,7 @@ class Client(_Common):
             When the study cannot be read or is not what the system was made for.
         """
         pipeline, chosen = choose(system, options, given)
-        return self.drive(pipeline.study(source, chosen))
+        return self.drive(self.study(pipeline, source, chosen))
 
     def run_many(
         self,
@@ -245,6 +282,9 @@ class AsyncClient(_Common):
     ----------
     url
         ``host:port`` of Triton's gRPC endpoint, or ready options.
+    metrics
+        Where requests and studies are counted for Prometheus (`hilum.client.metrics`); None for
+        nowhere.
     **options
         Fields of `ConnectionOptions`.
 
@@ -254,8 +294,14 @@ class AsyncClient(_Common):
     ...     answers = await asyncio.gather(*(client.infer(…) for … in …))
     """
 
-    def __init__(self, url: str | ConnectionOptions = "localhost:8001", **options: Any) -> None:
-        super().__init__(url, **options)
+    def __init__(
+        self,
+        url: str | ConnectionOptions = "localhost:8001",
+        *,
+        metrics: Metrics | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(url, metrics=metrics, **options)
         self._stub: tritonclient.grpc.aio.InferenceServerClient | None = None
         self._closing: asyncio.Event | None = None
         self._end = weakref.finalize(self, self.session.transport.abandon)
@@ -306,7 +352,7 @@ class AsyncClient(_Common):
             When the study cannot be read or is not what the system was made for.
         """
         pipeline, chosen = choose(system, options, given)
-        return await self.drive(pipeline.study(source, chosen))
+        return await self.drive(self.study(pipeline, source, chosen))
 
     def run_many(
         self,

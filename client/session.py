@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,7 @@ from .models import (
     ModelInfo,
     ModelState,
     ModelStatistics,
+    output_specs,
     read_index,
     read_model,
     read_statistics,
@@ -31,6 +32,9 @@ from .options import ConnectionOptions
 from .retry import Outage, pauses
 from .steps import Compute, Rpc, Sleep, Steps
 from .transport import CONTROL_TIMEOUT_S, Answer, Request, Transport, TransportName, status_of
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
 
 T = TypeVar("T")
 
@@ -63,8 +67,9 @@ class Session:
     Thread-safe. Every method but the properties returns `Steps`.
     """
 
-    def __init__(self, options: ConnectionOptions) -> None:
+    def __init__(self, options: ConnectionOptions, metrics: Metrics | None = None) -> None:
         self.options = options
+        self.metrics = metrics
         self.transport = Transport(options)
         self._outage = Outage(options)
         self._models: dict[str, ModelInfo] = {}
@@ -109,6 +114,17 @@ class Session:
         InferenceFailed
             The server answered with an error; an unknown model and wrong inputs are such.
         """
+        steps = self._infer(model, inputs, outputs, deadline_s, output_shapes or {})
+        return steps if self.metrics is None else self.metrics.request(model, inputs, steps)
+
+    def _infer(
+        self,
+        model: str,
+        inputs: Mapping[str, NDArray],
+        outputs: Sequence[str],
+        deadline_s: float | None,
+        output_shapes: Mapping[str, tuple[int, ...]],
+    ) -> Steps[Inference]:
         deadline_s = self.options.deadline_s if deadline_s is None else deadline_s
         inputs = {name: _checked(model, name, array) for name, array in inputs.items()}
         attempts = 0
@@ -116,10 +132,12 @@ class Session:
         def attempt() -> Steps[Answer]:
             nonlocal attempts
             attempts += 1
+            if attempts > 1 and self.metrics is not None:
+                self.metrics.retried(model)
             specs: dict[str, tuple[str, tuple[int, ...]]] = {}
             if (yield from self.transport.shares_memory()):
                 info = yield from self._fetch_model(model)
-                specs = _output_specs(info, inputs, output_shapes or {})
+                specs = output_specs(info, inputs, output_shapes)
             request = Request(model, inputs, tuple(outputs), deadline_s, specs)
             return (yield from self.transport.send(request))
 
@@ -321,20 +339,3 @@ def _checked(model: str, name: str, array: ArrayLike) -> NDArray:
             "convert the array to what the model takes"
         )
     return array
-
-
-def _output_specs(
-    info: ModelInfo,
-    inputs: Mapping[str, NDArray],
-    told: Mapping[str, tuple[int, ...]],
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Element types and whole shapes of the outputs whose shape is known before the answer."""
-    batch: tuple[int, ...] = ()
-    if info.max_batch > 0:
-        batch = next((a.shape[:1] for a in inputs.values()), (1,))
-    specs = {}
-    for name, tensor in info.outputs.items():
-        shape = told.get(name, (*batch, *tensor.resolved({})))
-        if tensor.dtype != "BYTES" and -1 not in shape:
-            specs[name] = (tensor.dtype, tuple(shape))
-    return specs

@@ -12,11 +12,17 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def in_order(function: Callable[[S], T], items: Iterable[S], in_flight: int) -> Iterator[T]:
+def in_order(
+    function: Callable[[S], T],
+    items: Iterable[S],
+    in_flight: int,
+    on_end: Callable[[], object] = lambda: None,
+) -> Iterator[T]:
     """Call `function` on each item in threads, `in_flight` at once.
 
     Items are taken as they are needed: as many finished results wait, at most, for a slower one
-    before them. The first exception ends the iteration; so does closing it.
+    before them. The first exception ends the iteration; so does closing it. Either waits for the
+    items in progress: `on_end` is called before that, to tell them.
     """
     waiting: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(in_flight, thread_name_prefix="hilum-work")
@@ -28,6 +34,7 @@ def in_order(function: Callable[[S], T], items: Iterable[S], in_flight: int) -> 
         while waiting:
             yield waiting.popleft().result()
     finally:
+        on_end()
         pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -59,14 +59,15 @@ def answer(probabilities: Mapping[str, NDArray[Any]]) -> Answers:
     InputError
         For a head that is missing, and for what are no probabilities.
     """
-    classes = {name: _most_probable(name, probabilities.get(name)) for name in HEADS}
+    classes = {name: most_probable(name, probabilities.get(name)) for name in HEADS}
     consistent = (classes["nat"] == 0) == (classes["severity"] == 0)
     unseen = classes["ct"] == 0 and classes["severity"] == 2
     flags = (INCONSISTENT,) * (not consistent) + (UNSEEN,) * unseen
     return Answers(classes, consistent, flags)
 
 
-def _most_probable(name: str, values: NDArray[Any] | None) -> int:
+def most_probable(name: str, values: NDArray[Any] | None) -> int:
+    """Index of the most probable class of a head, see `answer`."""
     wanted = len(HEADS[name].classes)
     given = np.asarray([] if values is None else values, np.float64)
     proper = given.shape == (wanted,) and np.isfinite(given).all()

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.covid_mtl import CLIP, CROP, MEAN, STD, WINDOW, WINDOW_START
+from ..catalog.covid_mtl import CLIP, CROP, MEAN, MIN_SLICES, STD, VOXEL_MM, WINDOW, WINDOW_START
 from ..catalog.errors import InputError
 from .arrays import Array, namespace, to_host
 from .covid_mtl_intake import take_in
-from .covid_mtl_lungs import LearnedMask, LungMask, segment_lungs
+from .covid_mtl_lungs import LearnedMask, LungMask, check_shape, judged, segment_lungs
 from .covid_mtl_resample import resampled_geometry, to_millimetres
 from .dlpe_source import Scan
 from .images import Mode
@@ -30,8 +30,8 @@ from .workers import Watch
 TRUNCATED = 0.95
 """The window is flagged when it shows less than this share of the lungs."""
 
-_SHARES = {"read": 0.1, "resample": 0.3, "lungs": 1.0}
-"""Share of the work that is done after each step."""
+SHARES = {"read": 0.1, "resample": 0.3, "lungs": 1.0}
+"""Share of the work of `prepare` that is done after each step."""
 
 Shape = tuple[int, int, int]
 
@@ -105,12 +105,12 @@ def prepare(
     watch, seconds = watch or Watch(), {}
     with _timed(seconds, "read"):
         taken = take_in(scan, mode)
-    watch.done(_SHARES["read"])
+    watch.done(SHARES["read"])
     with _timed(seconds, "resample"):
-        part = watch.part(_SHARES["read"], _SHARES["resample"])
+        part = watch.part(SHARES["read"], SHARES["resample"])
         stored = to_host(to_millimetres(taken.stored, taken.spacing, watch=part))
     with _timed(seconds, "lungs"):
-        part = watch.part(_SHARES["resample"], _SHARES["lungs"])
+        part = watch.part(SHARES["resample"], SHARES["lungs"])
         lungs = segment_lungs(stored, mode, learned=learned, pool=pool, watch=part)
     with _timed(seconds, "box"):
         crop = common_box(_masked(stored, lungs.mask))
@@ -128,6 +128,44 @@ def prepare(
         _flags(lungs, *shares),
         seconds,
         notes,
+    )
+
+
+def prepare_lungs(
+    volume: NDArray[np.uint16], mask: NDArray[Any] | None = None, notes: tuple[str, ...] = ()
+) -> Prepared:
+    """Prepare lungs that were segmented before: what the published containers hold (spec §5.2).
+
+    Parameters
+    ----------
+    volume
+        uint16 [z, y, x]: stored values in voxels of 1 mm, 0 where no lung is; the whole scan or
+        its common box.
+    mask
+        Of any type, 0 where no lung is; None: the voxels above 0.
+    notes
+        For people to read.
+
+    Raises
+    ------
+    InputError
+        For fewer than 3 slices, a mask of another size, and without any lung.
+    """
+    if len(volume) < MIN_SLICES:
+        raise InputError(f"{len(volume)} slice(s) of lung; give a volume of {MIN_SLICES} at least")
+    if mask is not None:
+        check_shape(mask, volume.shape)
+    found = judged(((volume if mask is None else mask) > 0).astype(np.uint8))
+    if not found.litres or not volume.any():
+        raise InputError("no lung in the volume (no voxel above 0); segment the scan again")
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "box"):
+        crop = common_box(volume if mask is None else _masked(volume, found.mask))
+        shares = _share(found.mask), window_share(crop)
+    flags = _flags(found, *shares)
+    spacing = (VOXEL_MM, VOXEL_MM, VOXEL_MM)
+    return Prepared(
+        crop, volume, found, None, spacing, *shares, flags, seconds, (*notes, *found.notes)
     )
 
 

@@ -105,19 +105,20 @@ def segment_lungs(
     initial, one_lung, notes = _initial(stored, mode)
     watch.done(_INITIAL_SHARE)
     refined = refine(stored, initial, pool=pool, watch=watch.part(_INITIAL_SHARE, 1))
-    found = _judged(refined, one_lung=one_lung, notes=notes)
+    found = judged(refined, one_lung=one_lung, notes=notes)
     if mode == "corrected" and found.implausible and learned is not None:
         why = f"the thresholds found {found.litres:.2f} l of lung; the mask is a learned one"
-        found = _judged(_checked(learned(), stored.shape), learned=True, notes=(why,))
+        found = judged(_checked(learned(), stored.shape), learned=True, notes=(why,))
     low, high = LUNG_LITRES
     if not found.litres:
-        raise InputError(
-            "no lung found: no air inside the body; give a CT of the chest in Hounsfield units"
-        )
+        wanted = "in Hounsfield units"
+        if mode == "parity":
+            wanted = "whose numbers are HU + 1024, or choose mode corrected, which converts them"
+        raise InputError(f"no lung found: no air inside the body; give a CT of the chest {wanted}")
     if mode == "corrected" and found.implausible:
         raise InputError(
             f"{found.litres:.2f} l of lung found, plausible are {low:g} to {high:g} l; give a CT "
-            "of a whole chest in Hounsfield units, or a lung mask"
+            "of a whole chest in Hounsfield units, or a learned mask (serve lungmask, too)"
         )
     return found
 
@@ -170,9 +171,10 @@ def refine(
     return out
 
 
-def _judged(
+def judged(
     mask: Mask, *, one_lung: bool = False, learned: bool = False, notes: tuple[str, ...] = ()
 ) -> LungMask:
+    """Measure the lungs and judge their volume; `mask` is uint8 [z, y, x], 0 or 1."""
     litres = int(np.count_nonzero(mask)) * VOXEL_MM**3 / 1e6
     low, high = LUNG_LITRES
     implausible = not low <= litres <= high
@@ -181,12 +183,17 @@ def _judged(
     return LungMask(mask, litres, one_lung, implausible, learned, notes)
 
 
-def _checked(mask: Mask, shape: tuple[int, ...]) -> Mask:
+def check_shape(mask: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Refuse a mask that does not lie voxel for voxel on a scan of this shape."""
     if mask.shape != shape:
         raise InputError(
-            f"a learned lung mask {list(mask.shape)} for a scan of {list(shape)} voxels of 1 mm; "
+            f"a lung mask {list(mask.shape)} for a scan of {list(shape)} voxels of 1 mm; "
             "give it in the same voxels"
         )
+
+
+def _checked(mask: Mask, shape: tuple[int, ...]) -> Mask:
+    check_shape(mask, shape)
     return (mask > 0).astype(np.uint8)
 
 

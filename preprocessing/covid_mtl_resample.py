@@ -20,6 +20,7 @@ from ..catalog.covid_mtl import SPACING_MM, VOXEL_MM
 from ..catalog.errors import InputError
 from .arrays import Array, namespace
 from .dlpe_resample import image_functions
+from .nearest import nearest_indices
 from .volume import Geometry, Triple
 from .workers import Watch, cores
 
@@ -117,6 +118,52 @@ def resampled_geometry(geometry: Geometry, shape: tuple[int, ...]) -> Geometry:
     ]
     z, y, x = shape
     return Geometry.from_steps((z, y, x), np.array(geometry.origin), np.array(steps))
+
+
+def mask_to_millimetres(mask: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+    """Bring a mask to the voxels that `to_millimetres` gives, by the nearest voxel.
+
+    Parameters
+    ----------
+    mask
+        [z, y, x] of any type.
+    geometry
+        Of the mask and its scan.
+
+    Raises
+    ------
+    InputError
+        As `target_shape` does.
+    """
+    spacing = geometry.slice_distance, geometry.spacing[1], geometry.spacing[2]
+    shape = target_shape(geometry.shape, spacing)
+    pairs = zip(mask.shape, shape, strict=True)
+    return mask[np.ix_(*(nearest_indices(n, t, "corners") for n, t in pairs))]
+
+
+def to_grid(mask: NDArray[Any], geometry: Geometry, target: Geometry) -> NDArray[Any]:
+    """Bring a mask from resampled voxels back to those of its scan, by the nearest voxel.
+
+    Parameters
+    ----------
+    mask
+        [z, y, x] of any type.
+    geometry
+        Of the mask: that of `resampled_geometry`.
+    target
+        Of the array of the file; its axes may be in any order and run either way.
+
+    Returns
+    -------
+    Of the same type, in the shape of `target`.
+    """
+    way = np.linalg.inv(geometry.affine) @ target.affine
+    axes = np.abs(way[:3, :3]).argmax(axis=0)
+    places = []
+    for own, axis in enumerate(axes):
+        place = np.rint(way[axis, own] * np.arange(target.shape[own]) + way[axis, 3])
+        places.append(np.clip(place, 0, mask.shape[axis] - 1).astype(np.intp))
+    return mask.transpose(*axes)[np.ix_(*places)]
 
 
 def _weights(length: int, target: int) -> NDArray[np.float64]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
 from ..catalog.errors import HilumError
@@ -62,7 +64,41 @@ class Watch:
         return Watch(lambda share: self._progress(start + share * (end - start)), self._stop)
 
 
-def open_pool(processes: int | None = None) -> ProcessPoolExecutor:
+class _Spawning(SpawnContext):
+    """Starts processes afresh, and knows them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[Any] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802  # pyright: ignore[reportIncompatibleVariableOverride]
+        process = SpawnProcess(*args, **kwargs)
+        self.started.append(process)
+        return process
+
+
+class Pool(ProcessPoolExecutor):
+    """Processes that can be ended in the middle of their work."""
+
+    def __init__(self, processes: int) -> None:
+        self._own = _Spawning()
+        super().__init__(processes, mp_context=self._own, initializer=_begin)
+
+    def kill(self) -> None:
+        """End all processes at once; what was given to them fails with `BrokenProcessPool`.
+
+        From without, since most of their work leaves them no moment to end themselves.
+        """
+        for process in self._own.started:
+            if process.is_alive():
+                process.kill()
+        # What is being written to them would otherwise be written for ever (CPython gh-94777).
+        reader = getattr(getattr(self, "_call_queue", None), "_reader", None)
+        if reader is not None:
+            reader.close()
+
+
+def open_pool(processes: int | None = None) -> Pool:
     """Start processes for the functions that take a `pool`.
 
     Parameters
@@ -72,11 +108,11 @@ def open_pool(processes: int | None = None) -> ProcessPoolExecutor:
 
     Returns
     -------
-    A pool to be closed after use, best by ``with``. Each process keeps to one thread. It starts the
-    program's main module once more, so a script needs ``if __name__ == "__main__":``.
+    A pool to be closed after use, best by ``with``. Each process keeps to one thread, leaves Ctrl-C
+    to this one, and ends with it. It starts the program's main module once more, so a script needs
+    ``if __name__ == "__main__":``.
     """
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes or cores(), mp_context=context, initializer=_one_thread)
+    return Pool(processes or cores())
 
 
 def cores() -> int:
@@ -143,7 +179,17 @@ def ready(futures: Iterable[Future[Result]], watch: Watch) -> Iterator[Future[Re
             one.cancel()
 
 
-def _one_thread() -> None:
-    """Keep the libraries that this process will load to one thread."""
+def _begin() -> None:
+    """Prepare a process of the pool before it loads any library that has threads of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
+
+
+def _follow_parent() -> None:
+    """End with the process that started this one, also when that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -105,6 +105,11 @@ class Sheet:
         self._draw.text(spot, text, font=font(size), fill=colour, anchor=anchor)
         return int(right) - MARGIN
 
+    @property
+    def picture(self) -> Image.Image:
+        """The sheet as it is so far."""
+        return self._image
+
     def save(self, path: Path) -> None:
         """Write the sheet as PNG."""
         self._image.save(path, format="PNG", compress_level=4)

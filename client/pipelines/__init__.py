@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Pipeline, Result, Source
+from .covid_mtl import CovidMtl
 from .ct_angel import CtAngel
 from .ct_classifier import CtClassifier
 from .cxr_severity import CxrSeverity
@@ -14,6 +15,7 @@ PIPELINES: dict[str, Pipeline] = {
     for pipeline in (
         CxrSeverity(),
         Dlpe(),
+        CovidMtl(),
         CtAngel(),
         Lungmask(),
         CtClassifier(),

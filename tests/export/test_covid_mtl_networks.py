@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,28 +167,6 @@ def test_scores_without_radiomics_or_evidence_are_the_biases() -> None:
         pytest.approx([1 / 3] * 3),
     ]
     assert [int(p.argmax()) for p in served.values()] == [0, 0, 0]
-
-
-def test_the_training_layer_that_is_left_out_rolls_channels(golden: Path) -> None:
-    """Spec covid_mtl §10: with this definition the published layer's output is reproduced.
-
-    It has no parameters and is the identity in use: nothing of it is in the state dict or graph.
-    """
-    file = np.load(golden / "mtl" / "shift3d.npz")
-    x = np.arange(np.prod(file["shape"]), dtype=np.uint16).reshape(file["shape"])
-    random.seed(5)
-    events = []
-    for sample in range(len(x)):
-        if random.randint(1, 2) != 1:
-            continue
-        for channel in range(x.shape[1]):
-            axis = random.randint(0, 2)
-            shift = random.randint(0, int(0.2 * x.shape[2 + axis]))
-            shift *= -1 if random.randint(0, 1) == 1 else 1
-            events.append([sample, channel, axis, shift])
-            x[sample, channel] = np.roll(x[sample, channel], shift, axis)
-    assert events == file["events_sample_channel_axis_shift"].tolist()
-    assert np.array_equal(x, file["y"])
 
 
 @pytest.mark.parametrize("cells", [1, 4, 6, 16, 24, 36])

@@ -22,9 +22,10 @@ from ..preprocessing.nearest import resize_nearest
 from ..preprocessing.phantom_ct import chest_ct
 from ..preprocessing.windows import ct_angel_window
 from ..server.launcher import TritonServer
-from .load import Lane, Task, hardware, interleave
+from .instrument.loops import Task
+from .instrument.machine import hardware
 from .runs import Arrays, Progress, Run, exported, onnx_run, torch_run, versions
-from .table import GRPC, IN_PROCESS, PUBLISHED, SHM, rows
+from .table import GRPC, IN_PROCESS, PUBLISHED, SHM, Entry, measured, rows
 
 SLICES = 8
 """Generated slices that the lanes process in turn."""
@@ -162,15 +163,15 @@ def _measure(
             SHM: _served(subject, over_shm, slices),
         }
         deviations = _deviations(ways)
-        lanes = [Lane(PUBLISHED, 1, ways[PUBLISHED])]
+        lanes = [Entry(PUBLISHED, 1, ways[PUBLISHED])]
         for batch in batches:
             name = f"{IN_PROCESS}, batch {batch}"
-            lanes.append(Lane(name, 1, _in_process(subject, sessions, slices, batch), batch))
+            lanes.append(Entry(name, 1, _in_process(subject, sessions, slices, batch), batch))
             deviations[name] = deviations[IN_PROCESS]
-        lanes += [Lane(w, c, ways[w]) for w in (GRPC, SHM) for c in concurrencies]
+        lanes += [Entry(w, c, ways[w]) for w in (GRPC, SHM) for c in concurrencies]
         counted = subject.networks[0].model
         before = over_shm.statistics(counted)
-        samples = interleave(lanes, rounds=rounds, tasks=tasks, progress=progress)
+        samples = measured(lanes, rounds=rounds, tasks=tasks, progress=progress)
         after = over_shm.statistics(counted)
         served = over_shm.describe()
     found = rows(lanes, samples, deviations)

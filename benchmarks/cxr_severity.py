@@ -27,9 +27,10 @@ from ..preprocessing.images import read_xray
 from ..preprocessing.phantom import chest_xray
 from ..preprocessing.resize import resize_bilinear_u8
 from ..server.launcher import TritonServer
-from .load import Lane, Task, hardware, interleave
+from .instrument.loops import Task
+from .instrument.machine import hardware
 from .runs import Progress, Run, exported, onnx_run, torch_run, versions
-from .table import GRPC, IN_PROCESS, PUBLISHED, SHM, rows
+from .table import GRPC, IN_PROCESS, PUBLISHED, SHM, Entry, measured, rows
 
 IMAGES = 8
 """Generated X-rays that the lanes score in turn."""
@@ -120,12 +121,12 @@ def _measure_one(
         }
         deviations = _deviations(ways, len(images))
         lanes = [
-            Lane(lane, c, task)
+            Entry(lane, c, task)
             for lane, task in ways.items()
             for c in (concurrencies if lane != PUBLISHED else [1])
         ]
         before = over_shm.statistics(cxr.LUNG.model)
-        samples = interleave(lanes, rounds=rounds, tasks=tasks, progress=progress)
+        samples = measured(lanes, rounds=rounds, tasks=tasks, progress=progress)
         after = over_shm.statistics(cxr.LUNG.model)
         served = over_shm.describe()
     speed = next(f for f in network.published if f.quantity == "throughput")

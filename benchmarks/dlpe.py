@@ -36,7 +36,7 @@ from . import dlpe_published, dlpe_stage_one, dlpe_steps
 from .dlpe_published import Published
 from .dlpe_study import Measured, Study
 from .dlpe_waterfall import NETWORK_STAGES, NORMALISE, TITLES, Run, statistics_of, waterfall
-from .load import hardware
+from .instrument.machine import hardware
 from .memory import SessionMemory
 from .processes import apart
 from .runs import Progress, exported, versions

@@ -40,7 +40,7 @@ from ..postprocessing.ranks import channels, tree_mask
 from ..postprocessing.tubes import Growth, extend_each
 from ..preprocessing.phantom_ct import chest_ct
 from . import dlpe_direct as direct
-from .load import hardware
+from .instrument.machine import hardware
 
 GROWTHS = tuple(Growth(r, c) for r, c in zip(RING_RATIOS, RING_CAPS, strict=True))
 

@@ -14,7 +14,8 @@ from typing import Any
 from ..catalog import dlpe as catalog
 from ..client import Client
 from ..client.models import ModelStatistics
-from .dlpe_study import Asked, Measured
+from .dlpe_study import Measured
+from .instrument.watched import Asked
 
 Counts = Mapping[str, ModelStatistics]
 """By Triton model."""

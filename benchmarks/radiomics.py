@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..catalog.covid_mtl import CROP, HU_OFFSET, STORED_MAX
 from ..preprocessing.phantom_ct import chest_ct
 from ..preprocessing.workers import cores
-from .load import hardware
+from .instrument.machine import hardware
 from .radiomics_published import Run, run_alone
 
 _VOXEL_MM = 0.96

@@ -39,17 +39,30 @@ def exported(
     progress: Progress,
 ) -> Iterator[Path]:
     """A repository with the networks: the one that is given, or exported for the run."""
+    with exported_all([(system, networks)], repository, weights, progress) as folder:
+        yield folder
+
+
+@contextmanager
+def exported_all(
+    wanted: Sequence[tuple[System, Sequence[str]]],
+    repository: Path | None,
+    weights: str,
+    progress: Progress,
+) -> Iterator[Path]:
+    """Give a repository with networks of several systems, see `exported`."""
     if repository is not None:
         yield repository
         return
     with tempfile.TemporaryDirectory(prefix="hilum-bench-") as folder:
-        export_system(
-            system,
-            repository=Path(folder),
-            networks=list(networks),
-            weights=cast("Literal['random', 'store']", weights),
-            progress=lambda name, step: progress(f"export {name}: {step}"),
-        )
+        for system, networks in wanted:
+            export_system(
+                system,
+                repository=Path(folder),
+                networks=list(networks),
+                weights=cast("Literal['random', 'store']", weights),
+                progress=lambda name, step: progress(f"export {name}: {step}"),
+            )
         yield Path(folder)
 
 

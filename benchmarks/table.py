@@ -9,10 +9,38 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .load import Lane, Samples, percentile, ratio
+from ..catalog.errors import InferenceFailed
+from .instrument.loops import Task, closed_loop, interleave
+from .instrument.record import Round
+from .instrument.statistics import latencies, percentile, ratio, throughputs
 
 PUBLISHED, IN_PROCESS = "PyTorch, as published", "ONNX Runtime in process"
 GRPC, SHM = "Triton, gRPC", "Triton, shared memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that is measured: a way of doing the work at one concurrency.
+
+    Attributes
+    ----------
+    units
+        Images or slices that one call of `task` does: its batch.
+    """
+
+    way: str
+    concurrency: int
+    task: Task
+    units: int = 1
+
+    @property
+    def name(self) -> str:
+        """Of the entry, unlike all others of its table."""
+        return f"{self.way}, concurrency {self.concurrency}"
+
+
+Samples = Mapping[str, tuple[Round, ...]]
+"""Rounds by the name of an entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +73,69 @@ class Row:
     deviation: float
 
 
+def measured(
+    entries: Sequence[Entry], *, rounds: int, tasks: int, progress: Callable[[str], None]
+) -> Samples:
+    """Measure all entries in turn, `rounds` times, each after one unmeasured warm-up.
+
+    Parameters
+    ----------
+    tasks
+        Units of work of one entry in one round, at least.
+
+    Raises
+    ------
+    InferenceFailed
+        When a task failed: what is compared here must do the same work.
+    """
+
+    def once(entry: Entry, count: int) -> Round:
+        done = closed_loop(entry.task, concurrency=entry.concurrency, tasks=count)
+        if done.failures:
+            reasons = ", ".join(sorted(set(done.failures.values())))
+            raise InferenceFailed(
+                f"{entry.name}: {len(done.failures)} of {count} tasks failed ({reasons}); look at "
+                "the log of the server, and run the system on one study to see the whole message"
+            )
+        return done
+
+    for entry in entries:
+        progress(f"warm-up: {entry.name}")
+        once(entry, entry.concurrency)
+    ways = {
+        e.name: lambda _, e=e: once(e, max(tasks // e.units, 2 * e.concurrency)) for e in entries
+    }
+    return interleave(ways, rounds, progress)
+
+
 def rows(
-    lanes: Sequence[Lane],
-    samples: Mapping[tuple[str, int], Samples],
+    entries: Sequence[Entry],
+    samples: Samples,
     deviations: Mapping[str, tuple[int, float]],
 ) -> list[dict[str, Any]]:
-    """One row for each lane, ready for JSON."""
+    """One row for each entry, ready for JSON."""
+    speeds = {e.name: throughputs(samples[e.name], e.units) for e in entries}
+    published = next(e for e in entries if e.way == PUBLISHED)
     in_process = max(
-        (s for (name, _), s in samples.items() if name.startswith(IN_PROCESS)),
-        key=lambda s: statistics.median(s.throughputs),
+        (e for e in entries if e.way.startswith(IN_PROCESS)),
+        key=lambda e: statistics.median(speeds[e.name]),
     )
     found = []
-    for lane in lanes:
-        own = samples[lane.name, lane.concurrency]
-        p50, p95, p99 = (1e3 * percentile(own.latencies, p) for p in (50, 95, 99))
+    for entry in entries:
+        own = speeds[entry.name]
+        waited = [seconds for round_ in samples[entry.name] for seconds in latencies(round_)]
+        p50, p95, p99 = (1e3 * percentile(waited, p) for p in (50, 95, 99))
         row = Row(
-            lane.name,
-            lane.concurrency,
-            statistics.median(own.throughputs),
+            entry.way,
+            entry.concurrency,
+            statistics.median(own),
             p50,
             p95,
             p99,
-            len(own.latencies),
-            ratio(own, samples[PUBLISHED, 1]),
-            ratio(own, in_process),
-            *deviations[lane.name],
+            len(waited),
+            ratio(own, speeds[published.name]).value,
+            ratio(own, speeds[in_process.name]).value,
+            *deviations[entry.way],
         )
         found.append(asdict(row))
     return found

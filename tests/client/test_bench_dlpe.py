@@ -13,7 +13,7 @@ import pytest
 import torch
 from hilum.benchmarks import dlpe_published
 from hilum.benchmarks.dlpe import Plan
-from hilum.benchmarks.dlpe_study import called
+from hilum.benchmarks.instrument.watched import called
 from hilum.catalog import dlpe as catalog
 from hilum.catalog.errors import InputError, RepositoryError
 from hilum.export.networks.dlpe import UNet

@@ -1,0 +1,1 @@
+"""What people read of a benchmark: tables in Markdown, figures, one self-contained page."""

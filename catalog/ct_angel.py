@@ -98,6 +98,10 @@ def _network(name: str, title: str, what: str, published: tuple[Figure, ...] = (
 _README = "README of endo-angel/ct-angel"
 _RETROSPECTIVE = "42 patients, retrospective"
 _PROSPECTIVE = "27 patients, prospective"
+_IMAGES = "10 005 images"
+_EXTERNAL = "patients of another hospital"
+_ARTICLE = "abstract of the article"
+_REPORTED = "commonly reported, not verified"
 
 LESION = _network("lesion", "Lesions (U-Net++, pre-activation ResNet-50)", "lesion")
 VALID = _network(
@@ -143,10 +147,23 @@ SYSTEM = System(
         Figure("sensitivity per patient", 100.0, "%", _RETROSPECTIVE, _README),
         Figure("specificity per patient", 93.55, "%", _RETROSPECTIVE, _README),
         Figure("accuracy per patient", 95.24, "%", _RETROSPECTIVE, _README),
-        Figure("sensitivity per image", 94.34, "%", "10 005 images", _README),
-        Figure("specificity per image", 99.16, "%", "10 005 images", _README),
+        Figure("positive predictive value per patient", 84.62, "%", _RETROSPECTIVE, _README),
+        Figure("negative predictive value per patient", 100.0, "%", _RETROSPECTIVE, _README),
+        Figure("sensitivity per image", 94.34, "%", _IMAGES, _README),
+        Figure("specificity per image", 99.16, "%", _IMAGES, _README),
+        Figure("accuracy per image", 98.85, "%", _IMAGES, _README),
+        Figure("positive predictive value per image", 88.37, "%", _IMAGES, _README),
+        Figure("negative predictive value per image", 99.61, "%", _IMAGES, _README),
         Figure("sensitivity per patient", 100.0, "%", _PROSPECTIVE, _README),
         Figure("specificity per patient", 81.82, "%", _PROSPECTIVE, _README),
         Figure("accuracy per patient", 92.59, "%", _PROSPECTIVE, _README),
+        Figure("positive predictive value per patient", 88.89, "%", _PROSPECTIVE, _README),
+        Figure("negative predictive value per patient", 100.0, "%", _PROSPECTIVE, _README),
+        Figure("sensitivity per patient", 98.0, "%", _EXTERNAL, _REPORTED),
+        Figure("specificity per patient", 94.0, "%", _EXTERNAL, _REPORTED),
+        Figure("accuracy per patient", 96.0, "%", _EXTERNAL, _ARTICLE),
+        Figure("positive predictive value per patient", 94.23, "%", _EXTERNAL, _REPORTED),
+        Figure("negative predictive value per patient", 97.92, "%", _EXTERNAL, _REPORTED),
+        Figure("reading time saved by assistance", 65.0, "%", "", _ARTICLE),
     ),
 )

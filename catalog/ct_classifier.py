@@ -115,6 +115,7 @@ _TOLERANCE = 1e-4
 
 _SOURCE = "README of Javiercbr/Covid19_DL, 2021-08-17, false positives and negatives put right"
 _TEST = "752 test slices; not tied to the published weights"
+_EXAMPLES = "comment in the README of Javiercbr/Covid19_DL, June 2021"
 
 RAW_HU_NETWORK = Network(
     name=RAW_HU,
@@ -193,6 +194,11 @@ SYSTEM = System(
         Figure("sensitivity per slice", 0.990, "", _TEST, _SOURCE),
         Figure("specificity per slice", 0.814, "", _TEST, _SOURCE),
         Figure("accuracy per slice", 0.908, "", _TEST, _SOURCE),
+        Figure("positive predictive value per slice", 0.860, "", _TEST, _SOURCE),
+        Figure("negative predictive value per slice", 0.986, "", _TEST, _SOURCE),
+        Figure("loss", 0.21, "", _TEST, _SOURCE),
         Figure("area under the ROC curve", 0.99, "", _TEST, _SOURCE),
+        Figure("probability of slice IM0044", 0.9993, "", "generation 1", _EXAMPLES),
+        Figure("probability of slice IM0635", 0.0260, "", "generation 1", _EXAMPLES),
     ),
 )

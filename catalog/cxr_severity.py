@@ -86,6 +86,11 @@ class DiseaseFacts:
         set included).
     corrected_threshold
         The same chosen without the test set; None for the network that always answers "nothing".
+    images_per_second, parameters_m, macs_g
+        Of both stages together, as published. The multiplications are those that the authors'
+        counter found, which misses some layers (spec cxr §12.4).
+    seconds
+        Mean per image, as stored with the published predictions.
     """
 
     name: str
@@ -97,6 +102,9 @@ class DiseaseFacts:
     corrected_threshold: float | None
     mae: float
     images_per_second: float
+    seconds: float
+    parameters_m: float
+    macs_g: float
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
 
@@ -107,39 +115,39 @@ DISEASE = MappingProxyType(
         for facts in (
             DiseaseFacts(
                 "unet", "U-Net, DPN-98", "Unet", "dpn98",
-                544, 0.30, 0.32, 0.33, 6.5, DPN_MEAN, DPN_STD,
+                544, 0.30, 0.32, 0.33, 6.5, 0.186, 78.7, 118.0, DPN_MEAN, DPN_STD,
             ),
             DiseaseFacts(
                 "unetplusplus", "U-Net++, RegNetY-3.2GF", "Unet++", "timm-regnety_032",
-                480, 0.33, 0.33, 0.40, 8.9,
+                480, 0.33, 0.33, 0.40, 8.9, 0.197, 34.6, 56.7,
             ),
             DiseaseFacts(
                 "deeplabv3", "DeepLabV3, EfficientNet-B2", "DeepLabV3", "efficientnet-b2",
-                480, 0.50, None, 1.47, 8.9,
+                480, 0.50, None, 1.47, 8.9, 0.094, 18.6, 14.9,
             ),
             DiseaseFacts(
                 "deeplabv3plus", "DeepLabV3+, RegNetX-3.2GF", "DeepLabV3+", "timm-regnetx_032",
-                480, 0.30, 0.31, 0.36, 10.2,
+                480, 0.30, 0.31, 0.36, 10.2, 0.077, 23.5, 22.3,
             ),
             DiseaseFacts(
                 "fpn", "FPN, EfficientNet-B0", "FPN", "efficientnet-b0",
-                384, 0.26, 0.27, 0.36, 9.4,
+                384, 0.26, 0.27, 0.36, 9.4, 0.075, 13.2, 6.7,
             ),
             DiseaseFacts(
                 "linknet", "Linknet, EfficientNet-B0", "Linknet", "efficientnet-b0",
-                416, 0.15, 0.18, 0.38, 11.2,
+                416, 0.15, 0.18, 0.38, 11.2, 0.075, 11.6, 2.7,
             ),
             DiseaseFacts(
                 "pspnet", "PSPNet, EfficientNet-B0", "PSPNet", "efficientnet-b0",
-                384, 0.38, 0.39, 0.38, 12.5,
+                384, 0.38, 0.39, 0.38, 12.5, 0.093, 11.5, 2.3,
             ),
             DiseaseFacts(
                 "pan", "PAN, SE-ResNet50", "PAN", "se_resnet50",
-                416, 0.40, 0.39, 0.53, 9.8,
+                416, 0.40, 0.39, 0.53, 9.8, 0.082, 34.2, 24.7,
             ),
             DiseaseFacts(
                 "manet", "MA-Net, RegNetX-6.4GF", "MAnet", "timm-regnetx_064",
-                544, 0.31, 0.30, 0.30, 7.9,
+                544, 0.31, 0.30, 0.30, 7.9, 0.106, 111.3, 81.9,
             ),
         )
     }
@@ -150,6 +158,9 @@ DEFAULT_NETWORK = "manet"
 """The network with the smallest published error."""
 
 PUBLISHED_HARDWARE = "RTX 2080 Ti 11 GB, PyTorch"
+
+_TABLE, _PREDICTIONS = "table of the article", "stored with the published predictions"
+_BOTH = f"{_TABLE}, stages I and II together"
 
 _IMAGE = Tensor(
     "image", "UINT8", ("L", "L", 3), "the X-ray, whole, resized without regard to its aspect ratio"
@@ -225,8 +236,11 @@ def _disease_network(facts: DiseaseFacts) -> Network:
         sizes={"L": LUNG_SIZE, "S": facts.size},
         max_batch=8,
         published=(
-            Figure("MAE on the 135 test images", facts.mae, "points", PUBLISHED_HARDWARE),
-            Figure("throughput", facts.images_per_second, "images/s", PUBLISHED_HARDWARE),
+            Figure("MAE on the 135 test images", facts.mae, "points", PUBLISHED_HARDWARE, _TABLE),
+            Figure("throughput", facts.images_per_second, "images/s", PUBLISHED_HARDWARE, _TABLE),
+            Figure("parameters", facts.parameters_m, "M", "", _BOTH),
+            Figure("MACs", facts.macs_g, "G", "", _BOTH),
+            Figure("time per image", facts.seconds, "s", "", _PREDICTIONS),
         ),
     )
 
@@ -272,7 +286,13 @@ SYSTEM = System(
     steps=(CLEAN, ZONE_STEP),
     ensembles=tuple(ENSEMBLES.values()),
     published=(
-        Figure("throughput, PSPNet", 12.5, "images/s", PUBLISHED_HARDWARE),
-        Figure("throughput, MA-Net", 7.9, "images/s", PUBLISHED_HARDWARE),
+        Figure("throughput, PSPNet", 12.5, "images/s", PUBLISHED_HARDWARE, _TABLE),
+        Figure("throughput, MA-Net", 7.9, "images/s", PUBLISHED_HARDWARE, _TABLE),
+        Figure("MAE of COVID-Net-S", 1.83, "points", PUBLISHED_HARDWARE, _TABLE),
+        Figure("MAE of BS-net", 2.52, "points", PUBLISHED_HARDWARE, _TABLE),
+        Figure("throughput of COVID-Net-S", 0.6, "images/s", PUBLISHED_HARDWARE, _TABLE),
+        Figure("throughput of BS-net", 0.7, "images/s", PUBLISHED_HARDWARE, _TABLE),
+        Figure("time per image of COVID-Net-S", 1.594, "s", "", _PREDICTIONS),
+        Figure("time per image of BS-net", 1.380, "s", "", _PREDICTIONS),
     ),
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ..instrument.record import Lane, Record
-from .tables import number
+from .tables import number, plural
 
 GLOSSARY: Mapping[str, str] = {
     "p50, p95, p99": "Half, 95 of 100 and 99 of 100 requests were answered within this time. The "
@@ -33,8 +34,43 @@ GLOSSARY: Mapping[str, str] = {
 
 def answers(record: Record) -> list[str]:
     """The headline: the most that was done, what patients would wait, what failed."""
+    if rows := record.tables.get("capacity"):
+        return [*_capacity(rows), *_failures(record)]
     found = [*_most(record), *_waits(record), *_failures(record), *_verdicts(record)]
     return found or ["The tables hold what was measured."]
+
+
+def _capacity(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The best setting of a capacity search, which is the first."""
+    best = rows[0]
+    promise = f"{best['percentile']:g} of 100 answered within {_seconds(best['bound_s'])}"
+    how = "" if len(rows) == 1 else f"; best of {len(rows)} settings: {best['setting']}"
+    if best["outcome"] == "out of reach":
+        yield (
+            f"The bound is out of reach at any rate: alone, a task ({best['task']}) takes "
+            f"{_seconds(best['alone_s'])} (median), and {_seconds(best['bound_s'])} were wanted"
+            f"{how}."
+        )
+        return
+    if best["per_second"]:
+        hourly = number(3600 * best["per_second"])
+        yield (
+            f"{number(best['per_second'])} arrivals per second ({hourly} an hour; each of them: "
+            f"{best['task']}) are borne with {promise}{how}."
+        )
+    else:
+        yield f"No rate was found that is surely borne with {promise}{how}."
+    if best["misses_from"]:
+        yield f"From {number(best['misses_from'])} per second on that no longer holds."
+    if best["samples"] is not None and best["samples"] < best["samples_needed"]:
+        yield (
+            f"The highest rate rests on {best['samples']} arrivals; its percentile needs "
+            f"{best['samples_needed']}: measure longer."
+        )
+    yield (
+        f"A batch job does {number(best['closed_loop_per_second'])} per second, because it fills "
+        "every gap; arrivals that come when they come leave gaps, and meet each other."
+    )
 
 
 def _most(record: Record) -> Iterator[str]:
@@ -49,8 +85,8 @@ def _most(record: Record) -> Iterator[str]:
         if done.low is not None and done.high is not None:
             sure = f" (95 % interval {number(done.low)} to {number(done.high)})"
         yield (
-            f"The most of {system or 'this work'}: {number(done.value)} {best.unit}s per second"
-            f"{sure}, that is {number(3600 * done.value)} an hour, with “{best.name}”."
+            f"The most of {system or 'this work'}: {number(done.value)} {plural(best.unit)} "
+            f"per second{sure}, that is {number(3600 * done.value)} an hour, with “{best.name}”."
         )
 
 

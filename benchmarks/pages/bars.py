@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ..instrument.record import Lane
 from ..instrument.statistics import latencies, percentile
 from .style import COLOURS, HATCHES, figure, legend
-from .tables import time_unit
+from .tables import plural, time_unit
 
 _PARTS: Mapping[str, str] = {
     "waiting_s": "waits for a worker",
@@ -95,4 +95,4 @@ def named(lane: Lane) -> str:
 
 def units_of(lanes: Sequence[Lane]) -> str:
     """What the lanes count: "images", "images or slices"."""
-    return " or ".join(sorted({f"{lane.unit}s" for lane in lanes}))
+    return " or ".join(sorted({plural(lane.unit) for lane in lanes}))

@@ -22,6 +22,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from ..instrument.record import Estimate, Lane, Record
 from ..instrument.statistics import SAMPLES_NEEDED, borne, latencies
 from .bars import latency_points, named, throughput, units_of, where_time_goes
+from .capacity import CAPTION, latency_against_rate, of_best
 from .efficiency import efficiency_curve
 from .style import COLOURS, MARKERS, STYLE, figure, legend
 from .tables import time_unit
@@ -57,6 +58,8 @@ def draw(record: Record) -> list[Drawn]:
         found = [*_distributions(record.lanes), *_against_load(record.lanes)]
         if not any(_sweeps(record.lanes)) and len(record.lanes) > 1:
             found.append(Drawn("throughput", _THROUGHPUT, throughput(record.lanes)))
+        if best := of_best(record.tables):
+            found.insert(0, Drawn("capacity", CAPTION, latency_against_rate(*best)))
         if rows := record.tables.get("where"):
             found.append(Drawn("where", _WHERE, where_time_goes(rows)))
         if rows := record.tables.get("efficiency"):

@@ -22,6 +22,8 @@ RANDOM = (
 NOTHING = "–"
 
 TITLES: Mapping[str, str] = {
+    "capacity": "Capacity",
+    "trials": "Rates that were tried",
     "where": "Where the time goes: mean per task",
     "server_metrics": "What the server's machine bore",
 }
@@ -146,6 +148,11 @@ def table_grid(name: str, rows: Sequence[Mapping[str, Any]]) -> Grid:
     return Grid(TITLES.get(name) or _sentence(_words(name)), head, cells)
 
 
+def plural(unit: str) -> str:
+    """What several of a unit are called."""
+    return f"{unit.removesuffix('y')}ies" if unit.endswith("y") else f"{unit}s"
+
+
 def time_unit(lanes: Sequence[Lane]) -> tuple[float, str]:
     """What to multiply seconds by, and the unit: ms unless every median is a second or more."""
     medians = [x.summary.latency_s["50"].value for x in lanes if x.summary.latency_s]
@@ -197,7 +204,7 @@ def _lane_cells(lane: Lane, percents: Sequence[str], scale: float) -> list[str]:
     return [
         lane.name + (" ¹" if lane.blind_to_stalls else ""),
         offered,
-        f"{estimate(found.per_second)} {lane.unit}s/s",
+        f"{estimate(found.per_second)} {plural(lane.unit)}/s",
         *(estimate(found.latency_s.get(p), scale) for p in percents),
         number(scale * found.longest_s),
         str(found.samples),

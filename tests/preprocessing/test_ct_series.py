@@ -8,42 +8,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from ct_files import VOLUME, edit, edit_all, files
 from hilum.catalog.errors import InputError
 from hilum.preprocessing import ct_headers, ct_stack
-from hilum.preprocessing.phantom_ct import chest_ct
 from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
 from hilum.preprocessing.series import Series, list_series, open_series
 from hilum.preprocessing.slice_pictures import is_slice_picture, read_slice_picture
 from hilum.preprocessing.volume import Geometry, Volume
 from pydicom.uid import RLELossless, generate_uid
-
-VOLUME = chest_ct(3, slices=12, size=40).volume
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_dicom_series(VOLUME, tmp_path / "study")
-    return tmp_path / "study"
-
-
-def files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.dcm"))
-
-
-def edit(path: Path, **changes: object) -> None:
-    """Set attributes of a DICOM file; None removes one."""
-    dataset = pydicom.dcmread(path)
-    for keyword, value in changes.items():
-        if value is None:
-            delattr(dataset, keyword)
-        else:
-            setattr(dataset, keyword, value)
-    dataset.save_as(path)
-
-
-def edit_all(folder: Path, **changes: object) -> None:
-    for path in files(folder):
-        edit(path, **changes)
 
 
 def error_of(path: Path, **options: int | str) -> str:

@@ -10,39 +10,16 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from ct_files import VOLUME, edit, files
 from hilum.catalog.errors import InputError
 from hilum.preprocessing import ct_headers, dlpe_ready
 from hilum.preprocessing.ct_stack import in_order
 from hilum.preprocessing.dlpe_source import as_published, by_position
 from hilum.preprocessing.dlpe_space import normalise, read_normalised, to_source
-from hilum.preprocessing.phantom_ct import chest_ct
 from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
 from hilum.preprocessing.series import open_series
 from hilum.preprocessing.volume import Reorientation, Volume
 from pydicom.uid import RLELossless, generate_uid
-
-VOLUME = chest_ct(3, slices=12, size=40).volume
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_dicom_series(VOLUME, tmp_path / "study")
-    return tmp_path / "study"
-
-
-def files(folder: Path) -> list[Path]:
-    """By InstanceNumber: the first is the highest slice."""
-    return sorted(folder.glob("*.dcm"))
-
-
-def edit(path: Path, **changes: object) -> None:
-    dataset = pydicom.dcmread(path)
-    for keyword, value in changes.items():
-        if value is None:
-            delattr(dataset, keyword)
-        else:
-            setattr(dataset, keyword, value)
-    dataset.save_as(path)
 
 
 def published_error(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .balance import ClientPool
 from .batch import Outcome
 from .client import AsyncClient, Client
 from .options import ConnectionOptions
@@ -13,6 +14,7 @@ from .session import Inference
 __all__ = [
     "AsyncClient",
     "Client",
+    "ClientPool",
     "ConnectionOptions",
     "CtClassifierResult",
     "CxrResult",

@@ -15,6 +15,7 @@ from .pipelines.base import Heavy
 from .window import in_order, in_order_async
 
 if TYPE_CHECKING:
+    from .balance import ClientPool
     from .client import AsyncClient, Client
 
 T = TypeVar("T")
@@ -103,7 +104,7 @@ class Batch(Generic[T]):
         if self.in_flight < 1:
             raise InputError(f"{self.in_flight} studies in flight; it takes one or more")
 
-    def run(self, client: Client, sources: Iterable[Source]) -> Iterator[T]:
+    def run(self, client: Client | ClientPool, sources: Iterable[Source]) -> Iterator[T]:
         """Run in threads; yields in input order what `finish` returns.
 
         When the iteration is ended, by Ctrl-C for instance, studies in work end, too.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import zipfile
 from collections import Counter
@@ -45,6 +46,7 @@ class Report:
     total: int
     _entries: dict[int, dict[str, Any]] = field(default_factory=dict)
     _saved: float = 0.0
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @classmethod
     def begin(
@@ -75,6 +77,8 @@ class Report:
     ) -> None:
         """Enter one outcome with the names of its files; now and then the report is saved.
 
+        Thread-safe.
+
         Parameters
         ----------
         unwritten
@@ -88,18 +92,22 @@ class Report:
         if unwritten is not None:
             entry["unwritten"] = unwritten
         entry |= {"seconds": round(outcome.seconds, 4), "files": list(files)}
-        self._entries[outcome.index] = entry
-        if time.monotonic() - self._saved > _SAVE_EVERY_S:
-            self.save()
+        with self._lock:
+            self._entries[outcome.index] = entry
+            if time.monotonic() - self._saved > _SAVE_EVERY_S:
+                self.save()
 
     @property
     def failed(self) -> int:
         """How many studies gave no result so far, or not all of their files."""
-        return sum(e["status"] == FAILED or "unwritten" in e for e in self._entries.values())
+        with self._lock:
+            entries = list(self._entries.values())
+        return sum(e["status"] == FAILED or "unwritten" in e for e in entries)
 
     def as_dict(self) -> dict[str, Any]:
         """The whole report."""
-        results = [self._entries[i] for i in sorted(self._entries)]
+        with self._lock:
+            results = [self._entries[i] for i in sorted(self._entries)]
         counts = Counter(e["status"] for e in results)
         counts["missing"] = self.total - len(results)
         summary = {"studies": self.total} | {k: v for k, v in sorted(counts.items()) if v}
@@ -108,10 +116,11 @@ class Report:
     def save(self) -> Path:
         """Write `report.json`, whole or not at all."""
         path = self.folder / "report.json"
-        text = json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n"
-        with whole_file(path) as partial:
-            partial.write_text(text)
-        self._saved = time.monotonic()
+        with self._lock:
+            text = json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n"
+            with whole_file(path) as partial:
+                partial.write_text(text)
+            self._saved = time.monotonic()
         return path
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .environment import MALLOC
+from .environment import LARGE_PAGES, MALLOC
 from .find import ServerBinary
 from .machine import gpus, shared_memory_free
 
@@ -20,6 +20,12 @@ MiB = 1024 * 1024
 
 _LARGEST_REGION = 32 * MiB
 """First size of a stub's shared-memory region where there is room: taken at once, and it grows."""
+
+_CLOSED = "logging,trace"
+_CLOSED_TO_NETWORK = "logging,trace,shared-memory"
+"""Protocols behind a key that nobody has. Nobody can share memory with a server from afar, and some
+of the published attacks began there. Clients list the models, so `model-repository` stays open: to
+load or unload one is off by the mode of model control."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ class Settings:
         Triton is to find out inputs and outputs that a ``config.pbtxt`` does not name.
     exit_timeout
         Seconds that requests in flight get when the server is stopped.
+    http_host
+        Address of HTTP where it differs from `host`: 127.0.0.1 for a container's own health check.
     """
 
     repository: Path
@@ -61,6 +69,7 @@ class Settings:
     stubs: int = 1
     auto_complete: bool = False
     exit_timeout: int = 10
+    http_host: str | None = None
     log_level: LogLevel = "info"
 
 
@@ -80,6 +89,7 @@ def print_args(found: ServerBinary, settings: Settings) -> str:
     words = (
         "env",
         *(f"{name}={value}" for name, value in MALLOC.items()),
+        f"GLIBC_TUNABLES={LARGE_PAGES}=1",
         str(found.binary),
         *arguments(found, settings),
     )
@@ -126,12 +136,13 @@ def _network(settings: Settings) -> Iterable[str]:
     yield f"--grpc-address={host}"
     yield f"--grpc-port={ports.grpc}"
     # Whoever may send images has no business with the server's log and trace files.
-    yield f"--grpc-restricted-protocol=logging,trace:hilum-key={secrets.token_urlsafe(16)}"
+    closed = _CLOSED if is_loopback(host) else _CLOSED_TO_NETWORK
+    yield f"--grpc-restricted-protocol={closed}:hilum-key={secrets.token_urlsafe(16)}"
     yield f"--allow-http={'false' if ports.http is None else 'true'}"
     if ports.http is not None:
-        yield f"--http-address={host}"
+        yield f"--http-address={settings.http_host or host}"
         yield f"--http-port={ports.http}"
-        yield f"--http-restricted-api=logging,trace:hilum-key={secrets.token_urlsafe(16)}"
+        yield f"--http-restricted-api={closed}:hilum-key={secrets.token_urlsafe(16)}"
     yield "--allow-metrics=true"
     yield f"--metrics-address={host}"
     yield f"--metrics-port={ports.metrics}"

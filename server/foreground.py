@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
+from .folders import state_folder
 from .launcher import TritonServer
 
 
@@ -47,6 +49,33 @@ def serve_foreground(
                 return code or 1
         except KeyboardInterrupt:
             return 0
+
+
+def draining(seconds: float) -> Callable[[], None]:
+    """What a server does between being told to stop and stopping: it is taken out, and goes on.
+
+    While the `draining_mark` exists the health check of docker/ fails, so that a balancer sends
+    nothing new; what is in flight is answered. (Triton itself, once told to stop, answers
+    NOT_FOUND on the still open port.)
+
+    Parameters
+    ----------
+    seconds
+        As long as the balancer takes to notice, and a request lasts.
+    """
+    draining_mark().unlink(missing_ok=True)
+
+    def drain() -> None:
+        if seconds > 0:
+            draining_mark().touch()
+            time.sleep(seconds)
+
+    return drain
+
+
+def draining_mark() -> Path:
+    """The file that tells a health check that the server is about to stop."""
+    return state_folder() / "draining"
 
 
 @contextmanager

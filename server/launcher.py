@@ -64,8 +64,12 @@ class TritonServer:
         None: free ones.
     instances, threads
         Copies of each network, and CPU threads of each copy; None: what fits the machine.
+    queue_delay_ms
+        How long a network that batches waits for more requests; None: as exported.
     http
         Serve HTTP besides gRPC, when `ports` are free ones.
+    http_host
+        Address of HTTP where it differs from `host`.
     log_dir
         None: the user's state folder, which keeps the last ten logs.
     timeout
@@ -93,7 +97,9 @@ class TritonServer:
         ports: Ports | None = None,
         instances: int | None = None,
         threads: int | None = None,
+        queue_delay_ms: float | None = None,
         http: bool = False,
+        http_host: str | None = None,
         log_dir: Path | None = None,
         log_level: LogLevel = "info",
         timeout: float = 600.0,
@@ -103,7 +109,7 @@ class TritonServer:
     ) -> None:
         self.repository = Path(repository)
         self.models = None if models is None else tuple(models)
-        self.host = host
+        self.host, self._http_host = host, http_host
         self.timeout, self.grace, self.drain = timeout, grace, drain
         self.log_level: LogLevel = log_level
         self.log: Path | None = None
@@ -111,7 +117,7 @@ class TritonServer:
         self.resources: Resources | None = None
         self.binary: ServerBinary | None = None
         self.pid: int | None = None
-        self._instances, self._threads = instances, threads
+        self._instances, self._threads, self._delay = instances, threads, queue_delay_ms
         self._wanted_ports, self._http = ports, http
         self._log_dir, self._progress = log_dir, progress
         self._ports = ports or Ports()
@@ -127,7 +133,9 @@ class TritonServer:
     @property
     def http_url(self) -> str | None:
         """``host:port`` of the HTTP service, None when it is off."""
-        return None if self._ports.http is None else f"{_reachable(self.host)}:{self._ports.http}"
+        if self._ports.http is None:
+            return None
+        return f"{_reachable(self._http_host or self.host)}:{self._ports.http}"
 
     @property
     def metrics_url(self) -> str:
@@ -161,7 +169,7 @@ class TritonServer:
             return self
         found = self.binary = find_server()
         gpu = networks_use_gpus(found)
-        self.resources = Resources.of_machine(self._instances, self._threads, gpu)
+        self.resources = Resources.of_machine(self._instances, self._threads, gpu, self._delay)
         leftovers.clean_dead(runtime_root())
         for attempt in range(_ATTEMPTS):
             self._ports = self._choose_ports()
@@ -288,6 +296,7 @@ class TritonServer:
             auto_complete=not staged.complete,
             exit_timeout=max(1, round(self.grace)),
             log_level=self.log_level,
+            http_host=self._http_host,
         )
         return (str(found.binary), *arguments(found, settings))
 

@@ -37,7 +37,7 @@ _CPU_BATCH = 2
 """Batches such networks make on the CPU, where larger ones are no faster for each of their items,
 but leave other instances without work at the end."""
 
-_STREAMED = frozenset(n.model for s in SYSTEMS.values() for n in s.networks if n.streamed)
+STREAMED = frozenset(n.model for s in SYSTEMS.values() for n in s.networks if n.streamed)
 
 _FREE = frozenset(n.model for s in SYSTEMS.values() for n in s.networks if n.example)
 """Networks whose inputs have any length: an arena, which only grows, would keep the memory of the
@@ -60,6 +60,8 @@ class Resources:
         The same for networks whose inputs come many at a time.
     step_instances
         Processes for each Python step.
+    queue_delay_ms
+        How long a network that batches waits for more requests; None: as exported.
     """
 
     gpu: bool
@@ -68,25 +70,30 @@ class Resources:
     stream_instances: int
     stream_threads: int
     step_instances: int
+    queue_delay_ms: float | None = None
 
     @classmethod
     def of_machine(
-        cls, instances: int | None = None, threads: int | None = None, gpu: bool | None = None
+        cls,
+        instances: int | None = None,
+        threads: int | None = None,
+        gpu: bool | None = None,
+        queue_delay_ms: float | None = None,
     ) -> Resources:
         """What fits this machine: on the CPU, instances × threads ≈ cores."""
         gpu = machine.gpus() > 0 if gpu is None else gpu
         cores = machine.cores()
         if gpu:
             each = (instances or 1, threads or 1)
-            return cls(True, *each, *each, max(1, min(8, cores // 2)))
+            return cls(True, *each, *each, max(1, min(8, cores // 2)), queue_delay_ms)
         steps = max(1, min(4, cores // 4))
         if instances is None and threads is None:
             one, stream = max(1, cores // _CPU_CORES_PER_INSTANCE), min(cores, _STREAM_INSTANCES)
-            return cls(False, one, cores // one, stream, cores // stream, steps)
+            return cls(False, one, cores // one, stream, cores // stream, steps, queue_delay_ms)
         if instances is None:
             instances = max(1, cores // (threads or 1))
         each = (instances, threads or max(1, cores // instances))
-        return cls(False, *each, *each, steps)
+        return cls(False, *each, *each, steps, queue_delay_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +179,18 @@ def configure(config: ModelConfig, resources: Resources) -> None:
     """Set the instances and threads of one model for the machine; ensembles have none."""
     if is_ensemble(config):
         return
+    profiles = [name for group in config.instance_group for name in group.profile]
     del config.instance_group[:]
-    group = config.instance_group.add()
+    group = config.instance_group.add(profile=profiles)  # of a TensorRT engine
     if backend_of(config) == "python":
         group.kind = group.KIND_CPU
         group.count = 1 if config.name == ABOUT.model else resources.step_instances
         return
-    streamed = config.name in _STREAMED
+    streamed = config.name in STREAMED
     group.count = resources.stream_instances if streamed else resources.instances
+    if resources.queue_delay_ms is not None and config.HasField("dynamic_batching"):
+        delay = round(1e3 * resources.queue_delay_ms)
+        config.dynamic_batching.max_queue_delay_microseconds = delay
     if not resources.gpu:
         group.kind = group.KIND_CPU
         batches = config.dynamic_batching
@@ -274,8 +285,10 @@ def _nothing_left(source: Path, incomplete: Mapping[str, str]) -> str:
 
 
 def _remedy(models: Iterable[str], source: Path) -> str:
-    """The command that exports the `models`."""
+    """The command that exports the `models`, or builds their engines."""
     wanted = set(models)
+    if any((source / name / "1" / "model.onnx").is_file() for name in wanted):
+        return f"run `hilum engines build --repository {source}` on the GPU that is to serve it"
     for system in SYSTEMS.values():
         networks = [n.name for n in system.networks if n.model in wanted]
         for ensemble in system.ensembles:

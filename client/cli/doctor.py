@@ -1,76 +1,83 @@
-"""`hilum doctor`: what is here, what is missing, and how to get it."""
+"""`hilum doctor`: does this machine fit what is to be served, and what is missing."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import platform
-import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...catalog import SYSTEMS
-from ...catalog.errors import HilumError
 from .console import Exit, default_repository, errors_to_exit_codes, out
 
-CVE_FLOOR = (2, 71)
-"""Triton older than this (26.07) has published critical vulnerabilities."""
+if TYPE_CHECKING:
+    from ...server.compatibility import Finding
 
-SHM_FLOOR = 512 << 20
-"""Free bytes of /dev/shm under which Triton's Python processes run short."""
-
-
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    NOTE = "note"
-    PROBLEM = "problem"
-
-
-COLOURS = {Level.OK: "green", Level.NOTE: "yellow", Level.PROBLEM: "bold red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One finding: what it is, why it matters, what to do."""
-
-    level: Level
-    what: str
-    why: str = ""
-    remedy: str = ""
+COLOURS = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
 def doctor(
     repository: Annotated[
         Path | None, typer.Option(help="Model repository (default: the checkout's).")
     ] = None,
+    host: Annotated[str, typer.Option(help="Address that the server is to bind.")] = "127.0.0.1",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check versions, server, repository, weights and memory; tell what to do about the rest."""
+    """Check server, GPUs, driver, engines, repository, weights and memory. Exit code 1: broken."""
+    from ...server.compatibility import broken, check
+    from ...server.facts import gather
+
     with errors_to_exit_codes():
-        lines = [
+        folder = repository or default_repository()
+        facts = gather(folder, host)
+        findings = [
             *_packages(),
-            *_server(),
-            *_shared_memory(),
-            *_gpu(),
+            *check(facts),
+            *_arrays(bool(facts.gpus)),
             *_weights(),
-            *_repository(repository or default_repository()),
+            *_repository(folder),
         ]
+    usable = not broken(findings)
     if as_json:
-        out.print(json.dumps([asdict(line) for line in lines], indent=2), markup=False)
+        told = {
+            "usable": usable,
+            "shm_size": facts.shm_need.shm_size(),
+            "findings": [asdict(finding) for finding in findings],
+        }
+        out.print(json.dumps(told, indent=2), markup=False)
     else:
-        for line in lines:
-            out.print(f"{line.level:8}", style=COLOURS[line.level], end="")
-            out.print("; ".join(t for t in (line.what, line.why, line.remedy) if t), markup=False)
-    if any(line.level is Level.PROBLEM for line in lines):
+        _show(findings)
+    if not usable:
         raise typer.Exit(Exit.STUDY_FAILED)
+
+
+def refuse_broken(
+    repository: Path, host: str = "127.0.0.1", models: Iterable[str] | None = None
+) -> None:
+    """Refuse to serve what `hilum doctor` calls broken; quickly, without reading whole files.
+
+    Raises
+    ------
+    ServerError
+        With every problem and its remedy.
+    """
+    from ...server.compatibility import check, refuse
+    from ...server.facts import gather
+
+    refuse(check(gather(repository, host, models, deep=False)))
+
+
+def _show(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        out.print(f"{finding.level:8}", style=COLOURS[finding.level], end="")
+        out.print(str(finding), markup=False)
 
 
 def _version(package: str) -> str | None:
@@ -80,84 +87,53 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _packages() -> Iterator[Line]:
+def _packages() -> Iterator[Finding]:
+    from ...server.compatibility import Finding, Level
+
     core = ("hilum", "tritonclient", "grpcio", "numpy", "opencv-python-headless", "pydicom")
     found = ", ".join(f"{name} {_version(name)}" for name in core)
-    yield Line(Level.OK, f"Python {platform.python_version()}, {found}")
+    yield Finding(Level.OK, f"Python {platform.python_version()}, {found}")
     missing = [p for p in ("torch", "onnx", "onnxscript", "onnxruntime") if not _version(p)]
     missing += [p for p in ("segmentation_models_pytorch",) if not importlib.util.find_spec(p)]
     if missing:
-        yield Line(
+        yield Finding(
             Level.NOTE,
             f"no {', '.join(missing)}",
             "`hilum export` needs them, a client does not",
             "`make install` in a checkout installs them",
         )
     else:
-        yield Line(Level.OK, f"export: torch {_version('torch')}, onnx {_version('onnx')}")
+        yield Finding(Level.OK, f"export: torch {_version('torch')}, onnx {_version('onnx')}")
 
 
-def _server() -> Iterator[Line]:
-    from ...server.find import find_server
+def _arrays(gpu: bool) -> Iterator[Finding]:
+    """Whether the client's own array work can use the GPU."""
+    from ...server.compatibility import Finding, Level
 
-    try:
-        found = find_server()
-    except HilumError as error:
-        yield Line(Level.PROBLEM, "no Triton server on this machine", remedy=str(error))
+    if not gpu:
         return
-    yield Line(Level.OK, found.describe())
-    number = tuple(int(p) for p in (found.version or "").split(".")[:2] if p.isdigit())
-    if number and number < CVE_FLOOR:
-        yield Line(
+    if importlib.util.find_spec("cupy") is None:
+        yield Finding(
             Level.NOTE,
-            f"Triton {found.version} is older than 2.71 (26.07)",
-            "it has published critical vulnerabilities",
-            "use it on this machine's loopback only; in production run the container "
-            "nvcr.io/nvidia/tritonserver:26.07-py3 or newer",
-        )
-
-
-def _shared_memory() -> Iterator[Line]:
-    folder = Path("/dev/shm")  # noqa: S108 - looked at, not written
-    if not folder.is_dir():
-        yield Line(Level.NOTE, "no /dev/shm", "tensors travel over gRPC, which is slower")
-        return
-    free = shutil.disk_usage(folder).free
-    if free < SHM_FLOOR:
-        yield Line(
-            Level.PROBLEM,
-            f"{folder} has {free >> 20} MiB free",
-            "Triton's Python processes need about 128 MiB each",
-            "start the container with --shm-size=2g, or free some",
-        )
-    else:
-        yield Line(Level.OK, f"{folder} has {free >> 20} MiB free")
-
-
-def _gpu() -> Iterator[Line]:
-    if shutil.which("nvidia-smi") is None:
-        yield Line(Level.NOTE, "no NVIDIA GPU found", "networks run on the CPU, slowly")
-    elif importlib.util.find_spec("cupy") is None:
-        yield Line(
-            Level.NOTE,
-            "an NVIDIA driver, but no CuPy",
+            "no CuPy",
             "array work of the client runs on the CPU",
             "pip install 'hilum[gpu]'",
         )
     else:
-        yield Line(Level.OK, f"NVIDIA driver and CuPy {_version('cupy-cuda13x') or ''}".strip())
+        yield Finding(Level.OK, f"CuPy {_version('cupy-cuda13x') or ''}".strip())
 
 
-def _weights() -> Iterator[Line]:
+def _weights() -> Iterator[Finding]:
     from ...export.store import list_store, store_folder
+    from ...server.compatibility import Finding, Level
 
     have = {(card.system, card.network) for card in list_store()}
     for system in SYSTEMS.values():
         missing = [n.name for n in system.networks if (system.name, n.name) not in have]
         if not missing:
-            yield Line(Level.OK, f"{system.name}: all weights are in the store")
+            yield Finding(Level.OK, f"{system.name}: all weights are in the store")
             continue
-        yield Line(
+        yield Finding(
             Level.NOTE,
             f"{system.name}: no weights of {', '.join(missing)}",
             f"none in {store_folder()}",
@@ -165,21 +141,46 @@ def _weights() -> Iterator[Line]:
         )
 
 
-def _repository(repository: Path) -> Iterator[Line]:
+def _repository(repository: Path) -> Iterator[Finding]:
     from ...export.check import check_repository
+    from ...server.compatibility import Finding, Level
 
     if not repository.is_dir():
-        yield Line(
+        yield Finding(
             Level.NOTE, f"no model repository at {repository}", remedy="`hilum export` makes one"
         )
         return
     findings = check_repository(repository)
-    for finding in findings:
-        yield Line(
-            Level.PROBLEM if finding.severity == "error" else Level.NOTE,
-            f"{finding.model}: {finding.what}" if finding.model else finding.what,
-            finding.why,
-            finding.remedy,
+    yield from _grouped(
+        (
+            finding.model,
+            Finding(
+                Level.PROBLEM if finding.severity == "error" else Level.NOTE,
+                finding.what,
+                finding.why,
+                finding.remedy,
+            ),
         )
+        for finding in findings
+    )
     if not findings:
-        yield Line(Level.OK, f"{repository} is complete and agrees with its certificates")
+        yield Finding(Level.OK, f"{repository} is complete and agrees with its certificates")
+
+
+_ONE_NETWORK = re.compile(r" --network \S+")
+
+
+def _grouped(told: Iterable[tuple[str, Finding]]) -> Iterator[Finding]:
+    """Findings about models as lines; the same about several models of a system as one line."""
+    groups: dict[tuple[str, ...], dict[str, Finding]] = {}
+    for model, finding in told:
+        about = _ONE_NETWORK.sub("", finding.remedy)
+        groups.setdefault((finding.level, finding.what, about), {})[model] = finding
+    for (_, what, remedy), members in groups.items():
+        models, (first, *others) = ", ".join(filter(None, members)), members.values()
+        if not others:
+            yield replace(first, what=f"{models}: {what}" if models else what)
+            continue
+        whys = {finding.why for finding in members.values()}
+        why = first.why if len(whys) == 1 else "neither they nor the ensembles that call them run"
+        yield replace(first, what=f"{models}: {what}", why=why, remedy=remedy)

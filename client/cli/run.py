@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +18,26 @@ from rich.markup import escape
 from rich.table import Table
 
 from ...catalog.errors import InputError, RepositoryError
+from ..balance import ClientPool
 from ..batch import STUDIES_IN_FLIGHT, Outcome, at_once
 from ..client import Client
 from ..options import ConnectionOptions
 from ..pictures.canvas import DISCLAIMER
-from ..pipelines import PIPELINES, Pipeline
+from ..pipelines import PIPELINES, Pipeline, Result
 from ..pipelines.base import Frugal, WritesFiles
 from ..provenance import weights_entry
 from ..results import Report, reason, save_arrays
 from .console import Exit, Steps, default_repository, err, errors_to_exit_codes, out
+from .doctor import refuse_broken
 
 if TYPE_CHECKING:
     from ...server.launcher import Progress, TritonServer
+    from ..metrics import Metrics
 
 app = typer.Typer(no_args_is_help=True, help="Run a system over studies.")
+
+
+AnyClient = Client | ClientPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,11 @@ class Common:
 
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for report and pictures.")]
     url: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a Triton's gRPC; without it one is started.")
+        list[str] | None,
+        typer.Option(
+            help="HOST:PORT of a Triton's gRPC, or of several that serve the same, with commas or "
+            "given again; without it one is started."
+        ),
     ] = None
     repository: Annotated[
         Path | None, typer.Option(help="Model repository for the server that is started.")
@@ -57,6 +68,17 @@ class Common:
     tls_ca: Annotated[
         Path | None, typer.Option(help="Certificates to trust (PEM); turns TLS on.")
     ] = None
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="This client's own certificate (PEM), for mutual TLS.")
+    ] = None
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve Prometheus metrics on this loopback port."),
+    ] = None
+    ignore_doctor: Annotated[
+        bool, typer.Option("--ignore-doctor", help="Start what `hilum doctor` calls broken.")
+    ] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False
 
 
@@ -137,26 +159,54 @@ def _run(pipeline: Pipeline, inputs: list[Path], options: Any, common: Common) -
 
 
 @contextmanager
-def _client(pipeline: Pipeline, options: Any, common: Common) -> Iterator[Client]:
-    """A client of the server that was named, or of one that is started for the run."""
+def _client(pipeline: Pipeline, options: Any, common: Common) -> Iterator[AnyClient]:
+    """A client of the servers that were named, or of one that is started for the run."""
+    urls = [one for given in common.url or () for one in given.split(",")]
     settings = {
         "transport": common.transport,
         "deadline_s": common.deadline,
         "retry_window_s": common.retry_window,
         "tls": common.tls_ca is not None,
         "tls_root_certificates": common.tls_ca,
+        "tls_client_certificate": common.tls_cert,
+        "tls_client_key": common.tls_key,
     }
-    if common.url is not None:
+    if urls:
         if common.repository is not None:
             raise InputError("--url names a running server and --repository starts one; give one")
-        with Client(ConnectionOptions(url=common.url, **settings)) as client:
+        with (
+            _metrics(common.metrics_port) as metrics,
+            _connected(urls, metrics, settings) as client,
+        ):
             yield client
         return
     with (
+        _metrics(common.metrics_port) as metrics,
         _start(pipeline, options, common) as server,
-        Client(ConnectionOptions(url=server.grpc_url, **settings)) as client,
+        Client(ConnectionOptions(url=server.grpc_url, **settings), metrics=metrics) as client,
     ):
         yield client
+
+
+def _connected(urls: list[str], metrics: Metrics | None, settings: dict[str, Any]) -> AnyClient:
+    """A client of one server, or of several."""
+    if len(urls) > 1:
+        return ClientPool(urls, metrics=metrics, **settings)
+    return Client(ConnectionOptions(url=urls[0], **settings), metrics=metrics)
+
+
+@contextmanager
+def _metrics(port: int | None) -> Iterator[Metrics | None]:
+    """What counts for Prometheus while the studies run, if that was asked for."""
+    if port is None:
+        yield None
+        return
+    from ..metrics import Metrics
+
+    metrics = Metrics()
+    with metrics.served(port) as listening:
+        err.print(f"Metrics: http://127.0.0.1:{listening}/metrics", markup=False)
+        yield metrics
 
 
 def _start(pipeline: Pipeline, options: Any, common: Common) -> TritonServer:
@@ -167,6 +217,8 @@ def _start(pipeline: Pipeline, options: Any, common: Common) -> TritonServer:
 
     def start(options: Any) -> TritonServer:
         models = pipeline.models(options)
+        if not common.ignore_doctor:
+            refuse_broken(repository, models=models)
         return TritonServer(repository, models=models, progress=_say, grace=0).start()
 
     try:
@@ -181,7 +233,7 @@ def _start(pipeline: Pipeline, options: Any, common: Common) -> TritonServer:
             raise lack from None
 
 
-def _affordable(client: Client, pipeline: Pipeline, options: Any) -> Any:
+def _affordable(client: AnyClient, pipeline: Pipeline, options: Any) -> Any:
     """The options that the server can fulfil: as chosen, or those of the pipeline's fallback."""
     less = pipeline.fallback(options) if isinstance(pipeline, Frugal) else None
     if less is None:
@@ -198,7 +250,9 @@ def _say(progress: Progress) -> None:
     err.print(f"server: {len(progress.loaded)} of {progress.total} models loaded", markup=False)
 
 
-def _report(client: Client, pipeline: Pipeline, options: Any, common: Common, total: int) -> Report:
+def _report(
+    client: AnyClient, pipeline: Pipeline, options: Any, common: Common, total: int
+) -> Report:
     missing = [m for m in pipeline.models(options) if m not in client.models()]
     if missing:
         raise RepositoryError(
@@ -221,7 +275,7 @@ def _report(client: Client, pipeline: Pipeline, options: Any, common: Common, to
 
 
 def _process(
-    client: Client,
+    client: AnyClient,
     pipeline: Pipeline,
     studies: list[Path],
     options: Any,
@@ -232,29 +286,34 @@ def _process(
     """Run the studies; what a study leaves behind is written where it was computed."""
     note = report.head["weights_note"]
 
-    def finish(outcome: Outcome) -> tuple[Outcome, list[str], str | None]:
+    def write(outcome: Outcome, result: Result, files: list[str]) -> None:
+        if isinstance(result, WritesFiles):
+            files += result.write_files(common.out_dir, outcome.name)
+        if common.pictures:
+            files += result.write_pictures(common.out_dir, outcome.name, note)
+        if common.save_arrays:
+            files.append(save_arrays(common.out_dir, outcome.name, result.arrays()))
+
+    def finish(outcome: Outcome) -> tuple[Outcome, str | None]:
         files: list[str] = []
-        if outcome.result is None:
-            return outcome, files, None
-        rows[outcome.name] = outcome.result.row()
-        try:
-            if isinstance(outcome.result, WritesFiles):
-                files += outcome.result.write_files(common.out_dir, outcome.name)
-            if common.pictures:
-                files += outcome.result.write_pictures(common.out_dir, outcome.name, note)
-            if common.save_arrays:
-                files.append(save_arrays(common.out_dir, outcome.name, outcome.result.arrays()))
-        except Exception as failure:  # noqa: BLE001 - the result itself is kept
-            return outcome, files, f"not all files could be written: {failure}"
-        return outcome, files, None
+        unwritten = None
+        if outcome.result is not None:
+            rows[outcome.name] = outcome.result.row()
+            try:
+                write(outcome, outcome.result, files)
+            except Exception as failure:  # noqa: BLE001 - the result itself is kept
+                unwritten = f"not all files could be written: {failure}"
+        # Here, not in the studies' order: an interrupted run keeps what waits for a slower one.
+        if not isinstance(outcome.error, CancelledError):
+            report.add(outcome, files, unwritten)
+        return outcome, unwritten
 
     batch = client.run_many(
         pipeline.system.name, studies, in_flight=common.in_flight, options=options, finish=finish
     )
     with Steps(pipeline.noun, len(studies)) as steps:
         client.on_progress = lambda told: steps.part(told.stage, told.done, told.total)
-        for outcome, files, unwritten in batch:
-            report.add(outcome, files, unwritten)
+        for outcome, unwritten in batch:
             steps.advance(f"{outcome.name} {outcome.result.status if outcome.result else 'failed'}")
             problem = unwritten or (outcome.error and reason(outcome.error))
             if problem:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import Exit, default_repository, err, errors_to_exit_codes, out
+from .doctor import refuse_broken
 
 if TYPE_CHECKING:
     from ...server.arguments import Ports
@@ -34,24 +35,50 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of each copy (default: by cores).")
     ] = None,
+    queue_delay: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Milliseconds that networks wait to batch (default: as exported)."
+        ),
+    ] = None,
+    http_host: Annotated[
+        str | None, typer.Option(help="Address of HTTP (default: that of --host).")
+    ] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds for requests in flight when it is stopped.")
+    ] = 10.0,
+    drain: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds between being told to stop and stopping; meanwhile the "
+            "file `draining` in the state folder fails the container's health check.",
+        ),
+    ] = 0.0,
+    ignore_doctor: Annotated[
+        bool, typer.Option("--ignore-doctor", help="Serve what `hilum doctor` calls broken.")
+    ] = False,
     print_args: Annotated[
         bool, typer.Option("--print-args", help="Print the server's command line and stop.")
     ] = False,
 ) -> None:
     """Serve a model repository until Ctrl-C."""
     from ...server.arguments import Ports
-    from ...server.foreground import serve_foreground
+    from ...server.foreground import draining, serve_foreground
     from ...server.launcher import TritonServer
 
     with errors_to_exit_codes():
         folder = repository or default_repository()
         ports = Ports(grpc_port, metrics_port, http_port)
         if print_args:
-            _print_args(folder, host, ports)
+            _print_args(folder, host, ports, http_host)
             return
+        if not ignore_doctor:
+            refuse_broken(folder, host, model or None)
         server = TritonServer(
             folder, models=model or None, host=host, ports=ports,
-            instances=instances, threads=threads,
+            instances=instances, threads=threads, queue_delay_ms=queue_delay,
+            http_host=http_host, grace=grace, drain=draining(drain),
         )  # fmt: skip
         code = serve_foreground(server, _ready, lambda line: err.print(line, markup=False))
         if code:
@@ -60,12 +87,13 @@ def serve(
             raise typer.Exit(Exit.NO_SERVER)
 
 
-def _print_args(repository: Path, host: str, ports: Ports) -> None:
+def _print_args(repository: Path, host: str, ports: Ports, http_host: str | None) -> None:
     from ...server.arguments import Settings, print_args
     from ...server.find import find_server
 
     found = find_server()
-    out.print(print_args(found, Settings(repository.resolve(), "hilum", host, ports)), markup=False)
+    settings = Settings(repository.resolve(), "hilum", host, ports, http_host=http_host)
+    out.print(print_args(found, settings), markup=False)
     if found.needs_backends:
         err.print("This server has no onnxruntime backend; `hilum serve` also gives it Hilum's.")
 

@@ -104,6 +104,25 @@ def test_configuration_is_of_this_machine_and_the_source_stays(repository, tmp_p
     assert (repository / "double" / "config.pbtxt").read_text() == before
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize(("delay_ms", "expected"), [(None, 5000), (0.0, 0), (1.5, 1500)])
+def test_queue_delay_is_of_networks_that_batch(tmp_path, gpu, delay_ms, expected):
+    folder = tmp_path / "exported"
+    batches = "max_batch_size: 8\ndynamic_batching { max_queue_delay_microseconds: 5000 }\n"
+    for name, config in (("cxr_lung", batches), ("dlpe_lung_x", "max_batch_size: 0\n")):
+        config = f'backend: "onnxruntime"\n{config}'
+        small_repository.write_config(folder, name, config)
+        small_repository.write_onnx(folder, name, config)
+    small_repository.write_python(folder, "step", "", f'backend: "python"\n{batches}')
+    resources = Resources.of_machine(gpu=gpu, queue_delay_ms=delay_ms)
+    stage(folder, tmp_path / "run", resources)
+    found = {name: read_config(tmp_path / "run" / name / "config.pbtxt")
+             for name in ("cxr_lung", "dlpe_lung_x", "step")}  # fmt: skip
+    assert found["cxr_lung"].dynamic_batching.max_queue_delay_microseconds == expected
+    assert not found["dlpe_lung_x"].HasField("dynamic_batching")
+    assert found["step"].dynamic_batching.max_queue_delay_microseconds == 5000
+
+
 def test_on_a_gpu_triton_places_the_networks_and_steps_stay_on_the_cpu(repository, tmp_path):
     resources = Resources.of_machine(instances=3, gpu=True)
     stage(repository, tmp_path / "run", resources)

@@ -1,0 +1,146 @@
+"""Gather the facts that `compatibility` judges: server, GPUs, engines, shared memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..catalog import SYSTEMS, Ensemble, Model, Network, PythonStep, System
+from ..catalog.errors import ServerError
+from . import machine
+from .assemble import networks_use_gpus
+from .compatibility import Facts, Gpu, number
+from .engines import PLAN, find_engines
+from .find import ServerBinary, find_server
+from .need import Need, shared_memory_need
+from .stage import Resources
+
+_SMI = (
+    "nvidia-smi",
+    "--query-gpu=name,compute_cap,driver_version,memory.total",
+    "--format=csv,noheader,nounits",
+)
+
+_LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/opt/tensorrt/lib")
+
+
+def gather(
+    repository: Path,
+    host: str = "127.0.0.1",
+    models: Iterable[str] | None = None,
+    deep: bool = True,
+) -> Facts:
+    """The facts about this machine and the `repository`.
+
+    Parameters
+    ----------
+    models
+        Names of the Triton models to serve; None: all that the repository has.
+    deep
+        Read engines and ONNX files whole, for their checksums; otherwise it takes milliseconds.
+    """
+    gpus, unread = _gpus()
+    try:
+        found, missing = find_server(), ""
+    except ServerError as error:
+        found, missing = None, str(error)
+    free = machine.shared_memory_free() if machine.SHM.is_dir() else None
+    return Facts(
+        server=found and found.describe(),
+        triton=found and found.version,
+        embedded=found is not None and found.kind == "wheel",
+        server_missing=missing,
+        tensorrt=tensorrt_version() if found and found.kind == "native" else None,
+        host=host,
+        gpus=gpus,
+        gpus_unread=unread,
+        shm_free=free,
+        shm_need=_need(found, repository, models),
+        engines=tuple(find_engines(repository, deep)),
+        rebuild=f"hilum engines build --repository {repository}",
+    )
+
+
+def parse_gpus(text: str) -> tuple[Gpu, ...]:
+    """The GPUs in what ``nvidia-smi --query-gpu`` printed; lines of other kinds are left out."""
+    found = []
+    for line in text.splitlines():
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) == 4 and re.fullmatch(r"\d+\.\d+", parts[1]) and parts[3].isdigit():
+            name, capability, driver, memory = parts
+            found.append(Gpu(name, capability, driver, int(memory)))
+    return tuple(found)
+
+
+def tensorrt_version(folders: Iterable[str] = _LIBRARY_FOLDERS) -> str | None:
+    """Version of the TensorRT that a container's server loads, None when there is none."""
+    told = re.match(r"\d+(\.\d+){2,3}", os.environ.get("TRT_VERSION", ""))
+    if told:
+        return told[0]
+    names = [file.name for folder in folders for file in Path(folder).glob("libnvinfer.so.*.*.*")]
+    return max((name.partition(".so.")[2] for name in names), key=number, default=None)
+
+
+def repository_models(repository: Path, models: Iterable[str] | None = None) -> list[Model]:
+    """Declarations of what a repository can serve: exported networks, and the steps between them.
+
+    Parameters
+    ----------
+    models
+        Names to look at, with what they call; None: all.
+    """
+    wanted = None if models is None else set(_with_callees(models))
+    found: list[Model] = []
+    for system in SYSTEMS.values():
+        there = [m for m in _exported(repository, system) if wanted is None or m.model in wanted]
+        found += [model for model in there if model not in found]
+    return found
+
+
+def _exported(repository: Path, system: System) -> Iterator[Model]:
+    networks = {n.model for n in system.networks if _has_file(repository / n.model / "1")}
+    yield from (n for n in system.networks if n.model in networks)
+    for ensemble in system.ensembles:
+        called = [call.target for call in ensemble.calls]
+        if all(isinstance(c, PythonStep) or c.model in networks for c in called):
+            yield from (c for c in called if isinstance(c, PythonStep))
+
+
+def _has_file(version: Path) -> bool:
+    return any((version / name).is_file() for name in ("model.onnx", PLAN))
+
+
+def _with_callees(models: Iterable[str]) -> Iterator[str]:
+    ensembles = {e.model: e for s in SYSTEMS.values() for e in s.ensembles}
+    for name in models:
+        yield name
+        if isinstance(found := ensembles.get(name), Ensemble):
+            yield from (call.target.model for call in found.calls)
+
+
+def _need(found: ServerBinary | None, repository: Path, models: Iterable[str] | None) -> Need:
+    if found is None:
+        return Need()
+    served = repository_models(repository, models)
+    in_python = found.needs_backends and any(isinstance(m, Network) for m in served)
+    gpu = networks_use_gpus(found) if served else False
+    return shared_memory_need(served, Resources.of_machine(gpu=gpu), in_python)
+
+
+def _gpus() -> tuple[tuple[Gpu, ...], bool]:
+    """The GPUs that a server would see, and whether there are some that nobody tells about."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "none"):
+        return (), False
+    there = machine.gpus() > 0
+    if shutil.which(_SMI[0]) is None:
+        return (), there
+    try:
+        told = subprocess.run(_SMI, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return (), there
+    found = parse_gpus(told.stdout) if told.returncode == 0 else ()
+    return found, there and not found

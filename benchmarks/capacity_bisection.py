@@ -17,6 +17,10 @@ FLOOR = 0.05
 """Of the closed loop's throughput: below it no rates are tried."""
 
 
+DOUBT = 0.5
+"""Of the stretch of undecided rates: gaps beside it need not be much narrower than it is itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tried:
     """A rate that was tried.
@@ -112,7 +116,9 @@ def next_rate(ceiling: float, tried: Sequence[Tried], limits: Limits) -> float |
     if again:
         return again[0]
     top = _top(ceiling, found)
-    wide = [gap for gap in _gaps(found, top) if _is_wide(gap, ceiling, limits.tolerance)]
+    doubt = found.doubtful[-1] - found.doubtful[0] if found.doubtful else 0.0
+    least = max(limits.tolerance * top, DOUBT * doubt)
+    wide = [gap for gap in _gaps(found, top) if _is_wide(gap, ceiling, least)]
     for low, high in sorted(wide, key=lambda gap: gap[0] - gap[1]):
         middle = rounded((low + high) / 2)
         if middle not in runs:
@@ -144,12 +150,12 @@ def _gaps(found: Interval, top: float) -> Iterator[tuple[float, float]]:
     yield found.doubtful[-1], top
 
 
-def _is_wide(gap: tuple[float, float], ceiling: float, tolerance: float) -> bool:
+def _is_wide(gap: tuple[float, float], ceiling: float, least: float) -> bool:
     low, high = gap
-    return high - low > max(tolerance * high, 0.0 if low else FLOOR * ceiling)
+    return high - low > (least if low else FLOOR * ceiling)
 
 
 def ascending(tried: Sequence[Tried]) -> bool:
-    """Whether no rate meets the bound above one that misses it."""
-    missed = min((t.rate for t in tried if t.verdict == "misses"), default=float("inf"))
-    return all(t.rate < missed for t in tried if t.verdict == "meets")
+    """Whether every rate that meets the bound lies below all that do not."""
+    others = min((t.rate for t in tried if t.verdict != "meets"), default=float("inf"))
+    return all(t.rate < others for t in tried if t.verdict == "meets")

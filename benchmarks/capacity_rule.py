@@ -28,6 +28,10 @@ LEVEL = 0.95
 APART = 5
 """Misses with fewer tasks than these between them are of one busy spell, and count as one event."""
 
+OVERLOAD = 0.5
+"""Share of tasks: when more miss, and more than twice as many as may, that is no single event by
+chance, even if it is a single busy spell."""
+
 _UNITS = {"ms": 1e-3, "s": 1.0, "min": 60.0}
 
 
@@ -119,7 +123,8 @@ def judge(rounds: Sequence[Round], bound: Bound) -> Judgement:
     so many tasks as make the same share (the runs estimator of the extremal index; Smith and
     Weissman, J. R. Statist. Soc. B 56, 1994), with Clopper's and Pearson's exact bounds. The rate
     meets the bound when the upper one is at most what the percentile allows, misses it when the
-    lower one is above, and else is undecided. A backlog that was given up misses.
+    lower one is above, and else is undecided. A backlog that was given up misses,
+    and so does an `OVERLOAD`.
     """
     own = [_judged(r, bound) for r in rounds]
     missed = sum(sum(m) for m, _ in own)
@@ -128,7 +133,8 @@ def judge(rounds: Sequence[Round], bound: Bound) -> Judgement:
     low, high = _share(events, missed, tasks)
     given_up = any(NOT_STARTED in r.failures.values() for r in rounds)
     verdict: Verdict = "undecided"
-    if given_up or low > bound.allowed:
+    overloaded = missed > max(OVERLOAD, 2 * bound.allowed) * tasks
+    if given_up or overloaded or low > bound.allowed:
         verdict = "misses"
     elif high <= bound.allowed:
         verdict = "meets"

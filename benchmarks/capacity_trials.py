@@ -126,7 +126,7 @@ class Log:
     Raises
     ------
     InputError
-        When the folder holds trials and is not to be resumed, or those of another plan.
+        When the folder holds open loops and is not to be resumed, or trials of another plan.
     """
 
     def __init__(self, folder: Path, plan: Mapping[str, Any], *, resume: bool) -> None:
@@ -134,6 +134,8 @@ class Log:
         self.trials: list[Trial] = []
         head = plain({"schema": SCHEMA, "plan": plan})
         lines = _whole_lines(self.path)
+        if not resume and not any(map(_is_open, lines)):
+            lines = []  # nothing is lost that took long
         if lines and not resume:
             raise InputError(
                 f"{self.path} holds trials of an earlier run; go on with --resume, or choose "
@@ -166,6 +168,14 @@ def _whole_lines(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     return text.split("\n")[:-1]
+
+
+def _is_open(line: str) -> bool:
+    """Whether a line is, or may be, an open loop."""
+    try:
+        return json.loads(line).get("ask", {}).get("kind") == "open"
+    except (ValueError, AttributeError):
+        return True
 
 
 def _check_head(line: str, head: Mapping[str, Any], path: Path) -> None:

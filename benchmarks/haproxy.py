@@ -24,8 +24,6 @@ from ..server.launcher import free_ports
 
 _BACKEND = "tritons"
 
-_START_S = 10.0
-
 _TEMPLATE = """\
 global
     maxconn 4096
@@ -51,9 +49,11 @@ frontend grpc
 backend {backend}
     balance leastconn
     # Ready, not merely alive: a Triton that is told to stop says so at once.
-    option httpchk GET /v2/health/ready
+    option httpchk
+    http-check connect proto h1
+    http-check send meth GET uri /v2/health/ready ver HTTP/1.1 hdr Host triton
     http-check expect status 200
-    default-server proto h2 check check-proto h1 inter 250ms fall 1 rise 2
+    default-server proto h2 check inter 250ms fall 2 rise 2
 {servers}
 """
 
@@ -84,9 +84,7 @@ def configuration(servers: Sequence[Server], bind: str, admin: Path) -> str:
         Socket on which HAProxy takes orders.
     """
     lines = [f"    server {s.name} {s.grpc} port {s.http.rpartition(':')[2]}" for s in servers]
-    return _TEMPLATE.format(
-        socket=admin, bind=bind, backend=_BACKEND, servers="\n".join(lines)
-    )
+    return _TEMPLATE.format(socket=admin, bind=bind, backend=_BACKEND, servers="\n".join(lines))
 
 
 def installed() -> str | None:
@@ -97,6 +95,11 @@ def installed() -> str | None:
 class HAProxy:
     """A balancer that lives as long as this object is entered.
 
+    Parameters
+    ----------
+    timeout
+        Seconds until all servers must have passed their first health check.
+
     Examples
     --------
     >>> with HAProxy([Server("a", "127.0.0.1:8001", "127.0.0.1:8000")]) as balancer:
@@ -104,8 +107,9 @@ class HAProxy:
     127.0.0.1:43101
     """
 
-    def __init__(self, servers: Sequence[Server]) -> None:
+    def __init__(self, servers: Sequence[Server], *, timeout: float = 20.0) -> None:
         self.servers = tuple(servers)
+        self._timeout = timeout
         self.url = f"127.0.0.1:{free_ports(1)[0]}"
         self._folder = tempfile.TemporaryDirectory(prefix="hilum-haproxy-")
         self._admin = Path(self._folder.name) / "admin"
@@ -138,7 +142,7 @@ class HAProxy:
         self._stop()
 
     def states(self) -> dict[str, str]:
-        """What HAProxy thinks of each server: ``UP``, ``DOWN``, ``DRAIN`` …"""
+        """What HAProxy thinks of each server, by name: ``UP``, ``DOWN`` or ``DRAIN``."""
         return {name: row["status"] for name, row in self._rows().items()}
 
     def drain(self, name: str, timeout: float = 30.0) -> None:
@@ -160,12 +164,17 @@ class HAProxy:
             time.sleep(0.05)
 
     def _wait_until_up(self, log: Path) -> None:
-        process, end = self._process, time.monotonic() + _START_S
+        process, end = self._process, time.monotonic() + self._timeout
         while True:
             if process is None or process.poll() is not None or time.monotonic() > end:
-                raise ServerError(f"haproxy did not start:\n{log.read_text(errors='replace')}")
+                said = log.read_text(errors="replace").strip()
+                raise ServerError(f"haproxy and its servers are not ready: {said or 'no answer'}")
             try:
-                if all(state == "UP" for state in self.states().values()):
+                # Before its first check a server counts as up.
+                if all(
+                    row["status"] == "UP" and row["check_status"] == "L7OK"
+                    for row in self._rows().values()
+                ):
                     return
             except OSError:
                 pass  # its socket is not there yet

@@ -11,13 +11,16 @@ Sevcik, *Quantitative System Performance*, 1984, ch. 5–8):
   balancer. It is what ends the growth;
 - **parallel**: what a task takes beside, without keeping another one waiting.
 
-The throughput of so many tasks in work is exact for this network when times are exponential, and
-also for fixed times where one term rules.
+With exponential times the throughput of so many tasks in work is exact for this network; with fixed
+ones that never meet it lies on the asymptotic bounds. What is measured lies between, at a share of
+the way that is fitted, too (variability).
+
+What is shared cannot be told from what is parallel until it is nearly busy. Predictions therefore
+come with the range over every shared time that fits the points as well (profile likelihood).
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,13 +30,19 @@ from scipy.optimize import least_squares
 
 from ..catalog.errors import InputError
 from .instrument.record import Estimate
-from .instrument.statistics import ROUNDS_NEEDED, widening
 
-REPEATS = 60
-"""Fits to rounds drawn anew, for the interval of a prediction."""
+PROFILE = 8
+"""Shared times that are tried for the interval of a prediction."""
 
-_STARTS = ((0.02, 0.02, 0.1), (0.3, 0.02, 0.5), (0.02, 0.5, 0.9))
-"""Shared and parallel time, in units of the time of a lone task, and contention."""
+_AS_WELL = 3.84
+"""What the sum of squares, in units of its variance, may grow by for a fit to be as good: the 95 %
+quantile of chi-square for one term."""
+
+_SURE = 0.01
+"""No throughput is known better than to this share, however much its rounds agree."""
+
+_STARTS = ((0.02, 0.02, 0.5, 0.1), (0.3, 0.02, 0.9, 0.5), (0.1, 0.3, 0.1, 0.9))
+"""Shared and parallel time, in units of the time of a lone task, variability and contention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +91,39 @@ class Model:
         instances do not meet, 1 where they share one processor that was busy already.
     shared_s, parallel_s
         See the module.
+    variability
+        0 for fixed times that never meet, 1 for exponential ones.
     """
 
     compute_s: float
     contention: float
     shared_s: float
     parallel_s: float
+    variability: float = 1.0
 
     def per_second(self, at: Setting) -> float:
-        """Tasks per second, by the convolution algorithm (J. P. Buzen, 1973)."""
+        """Tasks per second."""
         compute = self.compute_s * (1 + self.contention * (at.instances - 1))
         instances = at.servers * at.instances
-        unit = max(compute / instances, self.shared_s)  # keeps the numbers near 1
-        tasks = np.arange(1, at.concurrency + 1)
+        unit = max(compute / instances, self.shared_s)
+        bound = min(at.concurrency / (compute + self.shared_s + self.parallel_s), 1 / unit)
+        queued = self._queued(at.concurrency, compute, instances, unit)
+        return float(queued**self.variability * bound ** (1 - self.variability))
+
+    def _queued(self, concurrency: int, compute: float, instances: int, unit: float) -> float:
+        """With exponential times, by the convolution algorithm (J. P. Buzen, 1973).
+
+        Times are told in a unit, that of the bottleneck, which keeps the numbers near 1.
+        """
+        tasks = np.arange(1, concurrency + 1)
         terms = (
             np.cumprod(compute / unit / np.minimum(tasks, instances)),
-            np.cumprod(np.full(at.concurrency, self.shared_s / unit)),
+            np.cumprod(np.full(concurrency, self.shared_s / unit)),
             np.cumprod(self.parallel_s / unit / tasks),
         )
         found = np.ones(1)
         for term in terms:
-            found = np.convolve(found, np.concatenate([[1.0], term]))[: at.concurrency + 1]
+            found = np.convolve(found, np.concatenate([[1.0], term]))[: concurrency + 1]
         return float(found[-2] / found[-1] / unit)
 
     def most_servers(self, instances: int) -> float:
@@ -111,12 +132,14 @@ class Model:
         return float("inf") if self.shared_s == 0 else compute / instances / self.shared_s
 
 
-def fit(points: Sequence[Point], start: Model | None = None) -> Model:
+def fit(points: Sequence[Point], shared_s: float | None = None, near: Model | None = None) -> Model:
     """The model whose throughputs are closest to those of the points, as ratios.
 
     Parameters
     ----------
-    start
+    shared_s
+        Kept as it is; None: fitted, too.
+    near
         Where to begin; None: at several places.
 
     Raises
@@ -125,7 +148,7 @@ def fit(points: Sequence[Point], start: Model | None = None) -> Model:
         For fewer points than terms, or a point at which nothing was done.
     """
     several = len({p.at.instances for p in points}) > 1
-    terms = 4 if several else 3
+    terms = 5 if several else 4
     if len(points) < terms:
         raise InputError(
             f"{len(points)} points do not settle {terms} terms; measure more servers, instances "
@@ -135,31 +158,44 @@ def fit(points: Sequence[Point], start: Model | None = None) -> Model:
     if measured.min() <= 0:
         raise InputError("nothing was done at one of the points; look at why its tasks failed")
     lone = max(p.at.servers * p.at.instances / p.median for p in points)
+    fixed = None if shared_s is None else shared_s / lone
 
     def model(x: NDArray[np.float64]) -> Model:
-        compute, shared, parallel = lone * np.exp(x[0]), lone * x[1], lone * x[2]
-        return Model(float(compute), float(x[3]) if several else 0.0, float(shared), float(parallel))
+        shared = x[1] if fixed is None else fixed
+        contention = float(x[4]) if several else 0.0
+        times = lone * np.array([np.exp(x[0]), shared, x[2]])
+        return Model(float(times[0]), contention, float(times[1]), float(times[2]), float(x[3]))
 
     def off(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = model(x)
-        return np.log([found.per_second(p.at) for p in points]) - np.log(measured)
+        return _off(model(x), points)
 
-    starts = [(0.0, *one) for one in _STARTS]
-    if start is not None:
-        relative = (start.shared_s / lone, start.parallel_s / lone, start.contention)
-        starts = [(float(np.log(start.compute_s / lone)), *relative)]
-    low, high = np.array([-12.0, 0.0, 0.0, 0.0]), np.array([4.0, 10.0, 100.0, 10.0])
+    low, high = np.array([-12.0, 0.0, 0.0, 0.0, 0.0]), np.array([4.0, 10.0, 100.0, 1.0, 10.0])
     used = slice(0, terms)
-    best = min(
-        (
-            least_squares(
-                off, np.clip(one, low + 1e-9, high - 1e-9)[used], bounds=(low[used], high[used])
-            )
-            for one in starts
-        ),
-        key=lambda found: found.cost,
-    )
-    return model(best.x)
+    begin = [(-0.1, *one) for one in _STARTS]
+    if near is not None:
+        times = np.array([near.shared_s, near.parallel_s]) / lone
+        begin = [(np.log(near.compute_s / lone), *times, near.variability, near.contention)]
+    starts = (np.clip(one, low + 1e-9, high - 1e-9)[used] for one in begin)
+    tried = (least_squares(off, x, bounds=(low[used], high[used]), max_nfev=60) for x in starts)
+    return model(min(tried, key=lambda found: found.cost).x)
+
+
+def _off(model: Model, points: Sequence[Point]) -> NDArray[np.float64]:
+    """By how much the model is off at each point, as logarithms of ratios."""
+    return np.log([model.per_second(p.at) / p.median for p in points])
+
+
+def as_good(points: Sequence[Point], best: Model) -> list[Model]:
+    """Models with other shared times that fit the points as well as the best one.
+
+    The variance of a point is that of its rounds' median and of what the best model leaves.
+    """
+    left = float(np.sum(_off(best, points) ** 2))
+    rounds = np.array([np.std(np.log(p.per_second)) / len(p.per_second) ** 0.5 for p in points])
+    variance = left / len(points) + float(np.mean(rounds**2)) + _SURE**2
+    beside = best.shared_s + best.parallel_s + 0.5 * best.compute_s
+    tried = (fit(points, float(t), best) for t in np.linspace(0.0, beside, PROFILE))
+    return [m for m in tried if float(np.sum(_off(m, points) ** 2)) - left <= _AS_WELL * variance]
 
 
 def held_out(settings: Sequence[Setting]) -> frozenset[Setting]:
@@ -184,8 +220,32 @@ def held_out(settings: Sequence[Setting]) -> frozenset[Setting]:
 
 
 @dataclass(frozen=True, slots=True)
+class Family:
+    """The best model of some points, and others that fit them as well (`as_good`)."""
+
+    best: Model
+    others: tuple[Model, ...]
+
+    def between(self, at: Setting) -> tuple[float, float]:
+        """The lowest and the highest tasks per second that they tell."""
+        told = [m.per_second(at) for m in (self.best, *self.others)]
+        return min(told), max(told)
+
+    def per_second(self, at: Setting) -> float:
+        """The middle of what they tell, as a ratio: none of them is known to be right."""
+        low, high = self.between(at)
+        return (low * high) ** 0.5
+
+
+def family(points: Sequence[Point]) -> Family:
+    """Fit the models to the points; see `fit` for what it raises."""
+    best = fit(points)
+    return Family(best, tuple(as_good(points, best)))
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
-    """A model and its test.
+    """Models and their test.
 
     Attributes
     ----------
@@ -193,13 +253,13 @@ class Checked:
         Fitted without the points held out.
     errors
         Its prediction over what was measured, less 1, at the points held out.
-    model
-        Fitted to all points, for predictions.
+    fitted
+        To all points, for predictions.
     """
 
-    tested: Model
+    tested: Family
     errors: dict[Setting, float]
-    model: Model
+    fitted: Family
     points: tuple[Point, ...]
 
     @property
@@ -212,31 +272,18 @@ class Checked:
         """The median of the errors' sizes."""
         return float(np.median([abs(e) for e in self.errors.values()]))
 
-    def predict(self, at: Setting, repeats: int = REPEATS, seed: int = 0) -> Estimate:
+    def predict(self, at: Setting) -> Estimate:
         """Tasks per second at a setting.
 
         Returns
         -------
         Estimate
-            Its interval is that of fits to rounds drawn anew, widened for few rounds, and on both
-            sides by the largest error at a point held out.
+            Its interval is the range of all models that fit as well, widened on both sides by the
+            largest error at a point held out.
         """
-        value = self.model.per_second(at)
-        rounds = min(len(p.per_second) for p in self.points)
-        if rounds < ROUNDS_NEEDED:
-            return Estimate(value)
-        generator = np.random.default_rng(seed)
-        draws = [
-            fit([_redrawn(p, generator) for p in self.points], self.model).per_second(at)
-            for _ in range(repeats)
-        ]
-        low, high = np.percentile(np.log(np.array(draws) / value), [2.5, 97.5])
-        wider, error = widening(rounds), np.log1p(self.largest)
-        return Estimate(
-            value,
-            value * float(np.exp(wider * min(low, 0.0) - error)),
-            value * float(np.exp(wider * max(high, 0.0) + error)),
-        )
+        low, high = self.fitted.between(at)
+        wider = 1 + self.largest
+        return Estimate(self.fitted.per_second(at), low / wider, high * wider)
 
 
 def check(points: Sequence[Point], out: frozenset[Setting] | None = None) -> Checked:
@@ -258,13 +305,6 @@ def check(points: Sequence[Point], out: frozenset[Setting] | None = None) -> Che
             "no point can be held out to test the model on; measure two numbers of servers or of "
             "instances at least"
         )
-    tested = fit([p for p in points if p.at not in out])
+    tested = family([p for p in points if p.at not in out])
     errors = {p.at: tested.per_second(p.at) / p.median - 1 for p in points if p.at in out}
-    return Checked(tested, errors, fit(points), tuple(points))
-
-
-def _redrawn(point: Point, generator: np.random.Generator) -> Point:
-    drawn = generator.choice(point.per_second, size=len(point.per_second))
-    return dataclasses.replace(point, per_second=tuple(float(x) for x in drawn))
-
-
+    return Checked(tested, errors, family(points), tuple(points))

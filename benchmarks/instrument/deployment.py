@@ -91,7 +91,7 @@ def deployed(choice: Choice, loads: Sequence[Workload], progress: Progress) -> I
         with _client(choice.url, choice) as client:
             host = client.options.endpoint
             metrics = choice.metrics_url or (host and f"http://{host[0]}:{METRICS_PORT}/metrics")
-            yield _described(client, metrics, loads, "running already")
+            yield described(client, metrics, loads, "running already")
         return
     from ..runs import exported_all  # brings PyTorch, which a running server's client need not have
 
@@ -103,7 +103,7 @@ def deployed(choice: Choice, loads: Sequence[Workload], progress: Progress) -> I
         _client(server.grpc_url, choice) as client,
     ):
         metrics = choice.metrics_url or server.metrics_url
-        yield _described(client, metrics, loads, "started for the run")
+        yield described(client, metrics, loads, "started for the run")
 
 
 def _server(
@@ -123,9 +123,16 @@ def _client(url: str, choice: Choice) -> Client:
     return Client(options)
 
 
-def _described(
+def described(
     client: Client, metrics_url: str | None, loads: Sequence[Workload], kind: str
 ) -> Deployment:
+    """A server that is ready, and what it says of itself.
+
+    Raises
+    ------
+    RepositoryError
+        When it lacks a model that a workload asks for.
+    """
     ready = client.models()
     missing = sorted({m for load in loads for m in load.models} - set(ready))
     if missing:

@@ -13,7 +13,7 @@ import cv2
 
 from ...catalog import SYSTEMS, Ensemble, System, closure, find_model
 from ...catalog.errors import InputError
-from ...client import Client
+from ...client import Client, ClientPool
 from ...client.pipelines import PIPELINES, Pipeline
 from ...client.pipelines.base import Heavy
 from ...preprocessing.phantom import chest_xray
@@ -87,7 +87,7 @@ class Workload:
         heavy = isinstance(self.pipeline, Heavy)
         return 4 if heavy else 64
 
-    def task(self, client: Client, sources: Sequence[Study] | None = None) -> Task:
+    def task(self, client: Client | ClientPool, sources: Sequence[Study] | None = None) -> Task:
         """A task that runs the system through a client.
 
         Parameters

@@ -55,7 +55,7 @@ def _capacity(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if best["per_second"]:
         hourly = number(3600 * best["per_second"])
         yield (
-            f"{number(best['per_second'])} arrivals per second ({hourly} an hour; each of them: "
+            f"{number(best['per_second'])} arrivals per second ({hourly} an hour, each of "
             f"{best['task']}) are borne with {promise}{how}."
         )
     else:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from . import bench_records
+from . import bench_capacity, bench_records, bench_scale
 from .console import err, errors_to_exit_codes, out
 
 app = typer.Typer(no_args_is_help=True, help="Measure a system against its alternatives.")
@@ -254,6 +254,9 @@ def load(
 
 app.command("compare")(bench_records.compare)
 app.command("page")(bench_records.page)
+app.command("scale")(bench_scale.scale)
+app.command("perf-analyzer")(bench_scale.perf_analyzer)
+app.command("capacity")(bench_capacity.capacity)
 
 
 @app.command("peers")

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test lint format clean check-tensorrt
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,17 @@ demo: install
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Every network at both precisions through NVIDIA's parser and compiler: no GPU, but an hour of two
+# cores; what has passed is not done again. SYSTEMS="lungmask dlpe" checks only these.
+TENSORRT ?= out/tensorrt-rtx
+check-tensorrt: install $(TENSORRT)/.installed
+	HILUM_TENSORRT=$(TENSORRT) $(BIN)/hilum engines check $(SYSTEMS) --out out/tensorrt-check
+
+$(TENSORRT)/.installed: constraints/tensorrt-rtx.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(TENSORRT) -r constraints/tensorrt-rtx.txt
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .

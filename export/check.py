@@ -10,7 +10,7 @@ from typing import Any, Literal
 from google.protobuf.text_format import ParseError
 
 from ..catalog import ABOUT, SYSTEMS, Ensemble, Model, Network, Precision, System, at_precision
-from ..catalog.errors import ExportError
+from ..catalog.errors import ExportError, RepositoryError
 from .certificate import (
     MODEL_FILE,
     has_half,
@@ -19,8 +19,15 @@ from .certificate import (
     signature,
     wire_precision,
 )
-from .config import model_config, parse_config
-from .declarations import declared_files, resolve_sizes, served_models, shared_sizes
+from .config import ModelConfig, model_config, parse_config
+from .declarations import (
+    declared_files,
+    engine_configs,
+    resolve_sizes,
+    served_models,
+    shared_sizes,
+)
+from .tensorrt.findings import check_engines
 
 INTERFACE = (
     "name",
@@ -82,7 +89,14 @@ def check_repository(repository: Path, systems: Iterable[System] | None = None) 
                 f"hilum export {names} --repository {repository}",
             )
         ]
+    try:
+        engine_configs(repository)
+    except RepositoryError as broken:
+        remedy = "hilum export --target tensorrt"
+        return [Finding("", "error", str(broken), "nobody can tell what serves networks", remedy)]
     found = [finding for system in chosen for finding in _check_system(repository, system)]
+    names = {model.model for system in chosen for model in system.models()}
+    found += [Finding(*told) for told in check_engines(repository, names)]
     found += _check_declared(repository, ABOUT, {}, "hilum export")
     return sorted(found, key=lambda finding: finding.severity)
 
@@ -152,15 +166,15 @@ def _again(system: System, network: Network) -> str:
 def _check_declared(
     repository: Path, model: Model, sizes: Mapping[str, int], command: str
 ) -> Iterator[Finding]:
-    folder = repository / model.model
-    for path, text in declared_files(model, sizes).items():
+    folder, engine = repository / model.model, engine_configs(repository).get(model.model)
+    for path, text in declared_files(model, sizes, engine).items():
         file = folder / path
         if not file.is_file():
             if path != "config.pbtxt" and not (folder / "config.pbtxt").is_file():
                 continue
             yield Finding(model.model, "error", f"{path} is missing", "Triton needs it", command)
         elif path == "config.pbtxt":
-            yield from _check_config(file, model, sizes, command)
+            yield from _check_config(file, model_config(model, sizes, engine), command)
         elif file.read_text() != text:
             yield Finding(
                 model.model,
@@ -171,20 +185,16 @@ def _check_declared(
             )
 
 
-def _check_config(
-    file: Path, model: Model, sizes: Mapping[str, int], command: str
-) -> Iterator[Finding]:
+def _check_config(file: Path, want: ModelConfig, command: str) -> Iterator[Finding]:
+    model = want.name
     try:
         have = parse_config(file.read_text())
     except (ParseError, UnicodeDecodeError) as broken:
-        yield Finding(
-            model.model, "error", f"config.pbtxt: {broken}", "Triton cannot read it", command
-        )
+        yield Finding(model, "error", f"config.pbtxt: {broken}", "Triton cannot read it", command)
         return
-    want = model_config(model, sizes)
     if differing := [f for f in INTERFACE if getattr(have, f) != getattr(want, f)]:
         yield Finding(
-            model.model,
+            model,
             "error",
             f"config.pbtxt differs from the catalog in {', '.join(differing)}",
             "steps and clients rely on the names, types and shapes of the catalog",
@@ -192,7 +202,7 @@ def _check_config(
         )
     elif have != want:
         yield Finding(
-            model.model,
+            model,
             "note",
             "config.pbtxt was tuned by hand",
             "an export overwrites it",

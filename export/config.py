@@ -8,6 +8,7 @@ when a server starts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import text_format
@@ -21,6 +22,23 @@ pb: Any = model_config_pb2
 ModelConfig = Any
 """A ``ModelConfig`` message."""
 
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What a network's configuration needs to know about its TensorRT engine.
+
+    Attributes
+    ----------
+    profiles
+        Number of optimisation profiles; each request gets the one whose middle is nearest.
+    graphs
+        CUDA graphs are recorded: the launches of many small kernels become one.
+    """
+
+    profiles: int
+    graphs: bool
+
+
 LATENCY_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 15000, 60000, 300000)
 """Upper bounds of the latency histogram in milliseconds; Triton's own end at 5 s."""
 
@@ -28,8 +46,16 @@ LATENCY_FAMILIES = ("nv_inference_first_response_histogram_ms",)
 """Metric families that have buckets."""
 
 
-def model_config(model: Model, sizes: Mapping[str, int]) -> ModelConfig:
-    """The configuration of a model whose named sizes are `sizes`."""
+def model_config(
+    model: Model, sizes: Mapping[str, int], engine: EngineConfig | None = None
+) -> ModelConfig:
+    """The configuration of a model whose named sizes are `sizes`.
+
+    Parameters
+    ----------
+    engine
+        The network is served by TensorRT from this engine instead of ONNX Runtime.
+    """
     config = pb.ModelConfig(name=model.model, max_batch_size=model.max_batch)
     for tensor in model.inputs:
         dims, dtype = tensor.resolved(sizes), data_type(tensor)
@@ -44,13 +70,13 @@ def model_config(model: Model, sizes: Mapping[str, int]) -> ModelConfig:
     if isinstance(model, Ensemble):
         _ensemble(config, model)
     else:
-        _served(config, model, sizes)
+        _served(config, model, sizes, engine)
     return config
 
 
-def config_text(model: Model, sizes: Mapping[str, int]) -> str:
+def config_text(model: Model, sizes: Mapping[str, int], engine: EngineConfig | None = None) -> str:
     """The text of ``config.pbtxt``."""
-    config = model_config(model, sizes)
+    config = model_config(model, sizes, engine)
     text = text_format.MessageToString(config, use_short_repeated_primitives=True)
     if config.max_batch_size == 0:
         # Protobuf's text leaves zeros out; Triton would then ask the backend to choose.
@@ -85,15 +111,29 @@ def data_type(tensor: Tensor) -> int:
     return pb.DataType.Value(f"TYPE_{tensor.dtype}")
 
 
-def _served(config: ModelConfig, model: Network | PythonStep, sizes: Mapping[str, int]) -> None:
+def _served(
+    config: ModelConfig,
+    model: Network | PythonStep,
+    sizes: Mapping[str, int],
+    engine: EngineConfig | None,
+) -> None:
     if isinstance(model, Network):
-        config.backend, config.default_model_filename = "onnxruntime", "model.onnx"
+        if engine is None:
+            config.backend, config.default_model_filename = "onnxruntime", "model.onnx"
+        else:
+            config.platform, config.backend = "tensorrt_plan", "tensorrt"
+            config.default_model_filename = "model.plan"
+            if engine.graphs:
+                config.optimization.cuda.graphs = True
         config.model_warmup.append(_warmup(model, sizes))
     else:
         config.backend, config.default_model_filename = "python", "model.py"
     # Without a count the core gives an onnxruntime model two instances on a CPU; without a kind
     # Triton takes the GPU where there is one.
-    config.instance_group.append(pb.ModelInstanceGroup(count=1))
+    # An engine's instance uses its first profile only, unless all are named.
+    several = engine.profiles if engine is not None and engine.profiles > 1 else 0
+    numbers = [str(number) for number in range(several)]
+    config.instance_group.append(pb.ModelInstanceGroup(count=1, profile=numbers))
     if model.max_batch:
         # No delay: a lone client must not wait for company that does not come.
         config.dynamic_batching.max_queue_delay_microseconds = 0

@@ -17,7 +17,8 @@ from ..catalog import (
     at_precision,
 )
 from .certificate import has_half, read_certificate, wire_precision
-from .config import config_text, labels
+from .config import EngineConfig, config_text, labels
+from .tensorrt.plan import read_plan
 
 PYTHON_STEP = '''"""Runs the Python step that the catalog declares under this model's name."""
 
@@ -33,9 +34,11 @@ Sizes = Mapping[str, Mapping[str, int]]
 """Named sizes by the name of the model."""
 
 
-def declared_files(model: Model, sizes: Mapping[str, int]) -> dict[str, str]:
+def declared_files(
+    model: Model, sizes: Mapping[str, int], engine: EngineConfig | None = None
+) -> dict[str, str]:
     """Texts by path below the model's folder: all of the model but its network."""
-    files = {"config.pbtxt": config_text(model, sizes), **labels(model.outputs)}
+    files = {"config.pbtxt": config_text(model, sizes, engine), **labels(model.outputs)}
     if isinstance(model, PythonStep):
         files["1/model.py"] = PYTHON_STEP
     elif isinstance(model, Ensemble):
@@ -59,19 +62,31 @@ def write_declarations(
         The files, whether or not their text changed.
     """
     written = []
+    engines = engine_configs(repository)
     for system in SYSTEMS.values() if systems is None else systems:
         known = {**repository_sizes(repository, system), **(sizes or {})}
         served = repository_models(repository, system)
         written += [
             _write(repository / model.model / path, text)
             for model in served
-            for path, text in declared_files(model, known[model.model]).items()
+            for path, text in declared_files(
+                model, known[model.model], engines.get(model.model)
+            ).items()
         ]
     written += [
         _write(repository / ABOUT.model / path, text)
         for path, text in declared_files(ABOUT, ABOUT.sizes).items()
     ]
     return written
+
+
+def engine_configs(repository: Path) -> dict[str, EngineConfig]:
+    """What configurations need to know of the networks that a repository serves by TensorRT."""
+    return {
+        name: EngineConfig(len(engine.profiles), engine.graphs)
+        for name, engine in read_plan(repository).items()
+        if engine.served_by == "tensorrt"
+    }
 
 
 def _write(path: Path, text: str) -> Path:
@@ -149,3 +164,14 @@ def _certified(repository: Path, system: System) -> Iterator[tuple[str, dict[str
 def network_sizes(network: Network, exported: Sizes) -> dict[str, int]:
     """Sizes of one network: as exported, else as declared."""
     return {**network.sizes, **exported.get(network.model, {})}
+
+
+def write_configuration(repository: Path, system: System, name: str) -> None:
+    """Write the ``config.pbtxt`` of one model anew, after what serves it has changed."""
+    (model,) = (m for m in repository_models(repository, system) if m.model == name)
+    sizes = repository_sizes(repository, system)[name]
+    text = config_text(model, sizes, engine_configs(repository).get(name))
+    file = repository / name / "config.pbtxt"
+    temporary = file.with_name(".config.pbtxt.new")
+    temporary.write_text(text)
+    temporary.replace(file)

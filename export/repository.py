@@ -36,6 +36,7 @@ from .parity import compare, onnx_core, torch_core
 from .precision import to_half
 from .recipes import CoreSignature, Recipe, recipe
 from .store import find_card, load_weights
+from .tensorrt.target import Target, prepare_engine, update_plan
 from .user_file import UserFile, read_user_file
 
 Progress = Callable[[str, str], None]
@@ -64,6 +65,7 @@ class Job:
     weights: Literal["random", "store"]
     store: Path | None
     precision: Precision
+    target: Target
     files: Mapping[str, UserFile]
     options: Mapping[str, int]
     progress: Progress
@@ -77,6 +79,7 @@ def export_system(
     weights: Literal["random", "store"] = "random",
     store: Path | None = None,
     precision: Precision = "fp32",
+    target: Target = "onnx",
     onnx: Mapping[str, Path] | None = None,
     options: Mapping[str, str] | None = None,
     progress: Progress | None = None,
@@ -96,6 +99,9 @@ def export_system(
     weights, store
         ``store`` takes them from the weights store, ``random`` makes them from the option
         ``seed``.
+    target
+        ``tensorrt`` writes configurations for engines, a build plan, and beside each network what
+        its engine is to be compared with; `hilum engines build` does the rest on the GPU.
     onnx
         ONNX files to serve in networks' places, by network.
     options
@@ -126,6 +132,7 @@ def export_system(
         weights,
         store,
         precision,
+        target,
         {
             name: read_user_file(path, network, how.core_signature(network))
             for name, path in onnx.items()
@@ -138,6 +145,7 @@ def export_system(
     sizes = _sizes(job, chosen)
     repository.mkdir(parents=True, exist_ok=True)
     certificates = [_export_one(job, network, sizes[network.name]) for network in chosen]
+    update_plan(repository, system, certificates, target)
     write_declarations(repository, [declared])
     return certificates
 
@@ -277,6 +285,9 @@ def _export_one(job: Job, network: Network, sizes: Mapping[str, int]) -> dict[st
         found = certificate(job.system.name, network, sizes, file, made.weights, precision, parity)
         (staged / CERTIFICATE).write_text(json.dumps(found, indent=2) + "\n")
         (staged / "README.md").write_text(card(job.system, network, found))
+        if job.target == "tensorrt":
+            old, seed = job.repository / network.model / "1", job.options["seed"]
+            prepare_engine(job.recipe, network, sizes, staged, old, seed)
         _swap(staged, job.repository / network.model / "1", Path(folder) / "old")
     job.progress(network.name, "done")
     return found

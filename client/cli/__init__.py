@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ..memory import keep_large_buffers
-from . import bench, doctor, export, phantom, run, serve, systems, weights
+from . import bench, doctor, engines, export, phantom, run, serve, systems, weights
 
 app = typer.Typer(
     name="hilum",
@@ -17,6 +17,7 @@ app = typer.Typer(
 app.command("systems")(systems.systems)
 app.add_typer(weights.app, name="weights")
 app.command("export")(export.export)
+app.add_typer(engines.app, name="engines")
 app.command("serve")(serve.serve)
 app.add_typer(run.app, name="run")
 app.add_typer(bench.app, name="bench")

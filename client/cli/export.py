@@ -27,6 +27,13 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+class Target(StrEnum):
+    """What serves the networks."""
+
+    ONNX = "onnx"
+    TENSORRT = "tensorrt"
+
+
 def export(
     systems: Annotated[
         list[str] | None, typer.Argument(help="Systems to export (default: all).")
@@ -44,6 +51,9 @@ def export(
     precision: Annotated[Precision, typer.Option(help="Arithmetic inside the graph.")] = (
         Precision.FP32
     ),
+    target: Annotated[
+        Target, typer.Option(help="Served by ONNX Runtime, or by engines: `hilum engines build`.")
+    ] = Target.ONNX,
     onnx: Annotated[
         list[str] | None,
         typer.Option(metavar="NETWORK=FILE", help="Serve this ONNX file in a network's place."),
@@ -56,7 +66,7 @@ def export(
     from ...export.repository import export_system
 
     with errors_to_exit_codes():
-        target = repository or default_repository()
+        folder = repository or default_repository()
         chosen = [chosen_system(name) for name in systems or SYSTEMS]
         if len(chosen) > 1 and (network or onnx):
             raise ExportError("--network and --onnx belong to one system; name it")
@@ -64,16 +74,23 @@ def export(
             certificates = export_system(
                 system,
                 networks=network or None,
-                repository=target,
+                repository=folder,
                 weights=weights.value,
                 store=store,
                 precision=precision.value,
+                target=target.value,
                 onnx={n: Path(file) for n, file in _pairs(onnx, "--onnx").items()},
                 options=_pairs(option, "--option"),
                 progress=lambda name, step: err.print(f"{name}: {step}", markup=False),
             )
             _tell(system, certificates)
-        out.print(f"Model repository: {target}", markup=False)
+        out.print(f"Model repository: {folder}", markup=False)
+        if target is Target.TENSORRT:
+            out.print(
+                "In the container on the GPU that is to serve it: "
+                f"hilum engines build --repository {folder}",
+                markup=False,
+            )
 
 
 def _pairs(given: list[str] | None, option: str) -> dict[str, str]:

@@ -1,0 +1,302 @@
+"""Every exported graph through NVIDIA's parser and compiler, without a GPU.
+
+TensorRT-RTX builds ahead of time on any machine. Its engines are not served; that they can be
+built tells that TensorRT's parser knows every operator of a graph, that all types fit in a strongly
+typed network, and that the shapes of all optimisation profiles go through.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from ...catalog import Network, Precision, System, at_precision
+from ...catalog.errors import ExportError, HilumError
+from ..certificate import MODEL_FILE, read_certificate, sha256_of, wire_precision
+from .plan import OPTIMISATION_LEVEL, Engine, engine_of, write_json
+from .supervise import Limits, failure, run_worker
+from .vendor import Order
+from .widen import widened
+
+MODULE, CAPABILITY = "tensorrt_rtx", "8.9"
+"""What builds, and for which compute capability: the newest that TensorRT-RTX and servers share."""
+
+REPORT, PAGE = "report.json", "report.md"
+
+Progress = Callable[[str, str], None]
+"""Called with the name of a network and what is being done with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of one graph.
+
+    Attributes
+    ----------
+    status
+        ``ok`` or ``failed``.
+    reason
+        Why it failed, in one line.
+    messages
+        Warnings and errors of parser and builder.
+    changed
+        What was changed in a copy of the graph before it was parsed (`widen`).
+    compiler, capability, flags
+        What built it and how; with `onnx_sha256` the key of the result.
+    peak_bytes
+        Largest memory of the process that built it.
+    """
+
+    system: str
+    network: str
+    model: str
+    precision: str
+    status: str
+    reason: str = ""
+    onnx_sha256: str = ""
+    onnx_bytes: int = 0
+    engine_bytes: int = 0
+    layers: int = 0
+    parse_seconds: float = 0.0
+    build_seconds: float = 0.0
+    peak_bytes: int = 0
+    messages: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    compiler: str = ""
+    capability: str = ""
+    flags: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What the result depends on."""
+        return (self.onnx_sha256, self.compiler, self.capability, *self.flags)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One graph to check."""
+
+    system: System
+    network: Network
+    precision: Precision
+
+    @property
+    def label(self) -> str:
+        """For progress and reports."""
+        return f"{self.network.model} {self.precision}"
+
+
+def compiler_version() -> str | None:
+    """Version of TensorRT-RTX as workers find it, None where it is not installed."""
+    outcome = run_worker({"probe": [MODULE]}, Limits(120, 4 << 30))
+    return None if outcome.result is None else outcome.result[MODULE]
+
+
+def wanted(
+    systems: Iterable[System], networks: Sequence[str] | None, precisions: Sequence[Precision]
+) -> list[Wanted]:
+    """The graphs of some systems, systems with few networks first; shared networks once.
+
+    Raises
+    ------
+    ExportError
+        When no system has one of the `networks`.
+    """
+    chosen = sorted(systems, key=lambda system: len(system.networks))
+    known = {n.name for s in chosen for n in s.networks}
+    if missing := sorted(set(networks or ()) - known):
+        raise ExportError(f"no network {missing[0]!r}; there are {', '.join(sorted(known))}")
+    found: dict[tuple[str, str], Wanted] = {}
+    for system in chosen:
+        for network in system.networks:
+            for precision in precisions if networks is None or network.name in networks else ():
+                wanted_graph = Wanted(system, network, precision)
+                found.setdefault((network.model, precision), wanted_graph)
+    return list(found.values())
+
+
+def check_graphs(
+    graphs: Sequence[Wanted],
+    out: Path,
+    *,
+    repository: Path | None = None,
+    again: bool = False,
+    limits: Limits,
+    progress: Progress = lambda _name, _step: None,
+) -> Iterator[tuple[Wanted, Checked, bool]]:
+    """Check graphs one after the other; the report in `out` is complete after each of them.
+
+    Parameters
+    ----------
+    out
+        Folder of the report, of what is exported for it, and of the results of earlier runs: a
+        graph whose file, compiler and shapes have passed is not built again.
+    repository
+        Take the exported files from here instead; what is not there at a precision is left out.
+    again
+        Export and build everything anew.
+
+    Yields
+    ------
+    The graph, what came of it, and whether that is of an earlier run.
+
+    Raises
+    ------
+    ExportError
+        When TensorRT-RTX is not installed.
+    """
+    version = compiler_version()
+    if version is None:
+        raise ExportError(
+            "TensorRT-RTX is not installed; `make check-tensorrt` does it, or: pip install "
+            "--no-deps --target DIR -r constraints/tensorrt-rtx.txt, then HILUM_TENSORRT=DIR"
+        )
+    compiler = f"TensorRT-RTX {version}"
+    out.mkdir(parents=True, exist_ok=True)
+    known = {(c.model, c.precision): c for c in read_report(out)}
+    for graph in graphs:
+        place = (graph.network.model, graph.precision)
+        try:
+            file = _exported(graph, out, repository, again, progress)
+            if file is None:
+                continue
+            engine = _engine(graph, file)
+            key = (engine.onnx_sha256, compiler, CAPABILITY, *engine.flags)
+            before = known.get(place)
+            if before is not None and before.status == "ok" and before.key == key and not again:
+                yield graph, before, True
+                continue
+            found = _build(graph, file, engine, compiler, limits, progress)
+        except HilumError as failed:
+            found = _failure(graph, str(failed), compiler)
+        known[place] = found
+        write_report(out, known.values())
+        yield graph, found, False
+    write_report(out, known.values())
+
+
+def _exported(
+    graph: Wanted, out: Path, repository: Path | None, again: bool, progress: Progress
+) -> Path | None:
+    """The graph's file; exported with random weights unless it is there."""
+    model = graph.network.model
+    if repository is not None:
+        file = repository / model / "1" / MODEL_FILE
+        found = read_certificate(repository / model)
+        return file if found is not None and found["precision"] == graph.precision else None
+    own = out / graph.precision
+    file = own / model / "1" / MODEL_FILE
+    if again or not file.is_file():
+        from ..repository import export_system
+
+        own.mkdir(parents=True, exist_ok=True)
+        export_system(
+            graph.system,
+            repository=own,
+            networks=[graph.network.name],
+            precision=graph.precision,
+            progress=lambda name, step: progress(graph.label, step),  # noqa: ARG005
+        )
+    return file
+
+
+def _engine(graph: Wanted, file: Path) -> Engine:
+    certificate = read_certificate(file.parent.parent)
+    if certificate is None:
+        raise ExportError(f"{file} has no certificate; export it again")
+    network = at_precision(graph.network, wire_precision(graph.network, certificate))
+    if sha256_of(file) != certificate["file"]["sha256"]:
+        raise ExportError(f"{file} is not the file of its certificate; export it again")
+    return engine_of(graph.system.name, network, certificate)
+
+
+def _build(
+    graph: Wanted,
+    file: Path,
+    engine: Engine,
+    compiler: str,
+    limits: Limits,
+    progress: Progress,
+) -> Checked:
+    progress(graph.label, "building")
+    with tempfile.TemporaryDirectory(prefix="hilum-check-") as folder:
+        copy = Path(folder) / MODEL_FILE
+        changed = [] if not engine.reason else widened(file, copy)
+        order = Order(
+            module=MODULE,
+            onnx=str(copy if changed else file),
+            plan=None,
+            profiles=[p.as_json() for p in engine.profiles],
+            tf32=engine.tf32 == "on",
+            level=OPTIMISATION_LEVEL,
+            capability=CAPABILITY,
+        )
+        outcome = run_worker(asdict(order), limits)
+    result = outcome.result or {"stage": "", "messages": [], "bytes": 0}
+    reason = failure(outcome)
+    return Checked(
+        graph.system.name,
+        graph.network.name,
+        graph.network.model,
+        graph.precision,
+        "failed" if reason else "ok",
+        reason,
+        engine.onnx_sha256,
+        file.stat().st_size,
+        result["bytes"],
+        result.get("layers", 0),
+        round(result.get("parse_seconds", 0.0), 2),
+        round(result.get("build_seconds", 0.0), 2),
+        outcome.peak,
+        tuple(result["messages"]),
+        tuple(changed),
+        compiler,
+        CAPABILITY,
+        engine.flags,
+    )
+
+
+def _failure(graph: Wanted, reason: str, compiler: str) -> Checked:
+    return Checked(
+        graph.system.name,
+        graph.network.name,
+        graph.network.model,
+        graph.precision,
+        "failed",
+        f"the export: {reason}",
+        compiler=compiler,
+        capability=CAPABILITY,
+    )
+
+
+def read_report(out: Path) -> list[Checked]:
+    """The results of earlier runs in a folder; a report of another version is not looked at."""
+    try:
+        told = json.loads((out / REPORT).read_text("utf-8"))["graphs"]
+        found = [Checked(**{k: _frozen(v) for k, v in entry.items()}) for entry in told]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return found
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def write_report(out: Path, results: Iterable[Checked]) -> None:
+    """Write ``report.json`` and ``report.md``."""
+    from .report import page
+
+    ordered = sorted(results, key=lambda c: (c.system, c.model, c.precision))
+    write_json(out / REPORT, {"graphs": [asdict(c) for c in ordered]})
+    temporary = out / f".{PAGE}-{os.getpid()}"
+    temporary.write_text(page(ordered), "utf-8")
+    temporary.replace(out / PAGE)
+
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
 
-.PHONY: install demo test lint format clean check-tensorrt
+.PHONY: install demo test test-load lint format clean check-tensorrt
 
 install: $(VENV)/.installed
 
@@ -40,6 +40,10 @@ $(TENSORRT)/.installed: constraints/tensorrt-rtx.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	  --target $(TENSORRT) -r constraints/tensorrt-rtx.txt
 	touch $@
+
+# Whole benchmarks on real servers; for a machine that does nothing else.
+test-load: install
+	$(BIN)/python -m pytest -m load
 
 lint: install
 	$(BIN)/ruff check .

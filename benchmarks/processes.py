@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from multiprocessing.managers import BaseManager
 from typing import Any
 
+from ..preprocessing.workers import follow_parent
+
 
 class _Manager(BaseManager):
     """The process."""
@@ -29,5 +31,7 @@ def apart(kind: Callable[..., Any], *arguments: object) -> Iterator[Any]:
     """
     name = kind.__name__
     _Manager.register(name, kind)
-    with _Manager(ctx=multiprocessing.get_context("spawn")) as manager:
+    process = _Manager(ctx=multiprocessing.get_context("spawn"))
+    process.start(follow_parent)
+    with process as manager:
         yield getattr(manager, name)(*arguments)

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
@@ -23,6 +24,9 @@ Result = TypeVar("Result")
 
 _LOOK_S = 0.2
 """How often a wish to stop is looked for."""
+
+_NOTICE_S = 5.0
+"""Within this it is noticed that processes have died."""
 
 
 class Watch:
@@ -92,7 +96,12 @@ class Pool(ProcessPoolExecutor):
         for process in self._own.started:
             if process.is_alive():
                 process.kill()
-        # What is being written to them would otherwise be written for ever (CPython gh-94777).
+        # What is being written to them would otherwise be written for ever (CPython gh-94777). Not
+        # before all of their work has failed: the rest of it would tell of a broken pipe instead.
+        pending = getattr(self, "_pending_work_items", None)
+        deadline = time.monotonic() + _NOTICE_S
+        while pending and time.monotonic() < deadline:
+            time.sleep(_NOTICE_S / 1000)
         reader = getattr(getattr(self, "_call_queue", None), "_reader", None)
         if reader is not None:
             reader.close()
@@ -182,13 +191,17 @@ def ready(futures: Iterable[Future[Result]], watch: Watch) -> Iterator[Future[Re
 def _begin() -> None:
     """Prepare a process of the pool before it loads any library that has threads of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    follow_parent()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
 
 
-def _follow_parent() -> None:
-    """End with the process that started this one, also when that was killed."""
+def follow_parent() -> None:
+    """Let this process end with the one that started it, also when that was killed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

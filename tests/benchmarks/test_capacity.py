@@ -477,6 +477,7 @@ ATTEMPTS = 3
 """On a busy machine the service time changes while the search runs; such a search is no test."""
 
 
+@pytest.mark.load
 def test_capacity_of_the_sleeper_is_that_of_m_d_1(
     send: Callable[..., np.ndarray], tmp_path: Path
 ) -> None:
@@ -519,6 +520,7 @@ def test_capacity_of_the_sleeper_is_that_of_m_d_1(
     raise AssertionError(judged)
 
 
+@pytest.mark.load
 def test_the_command_starts_a_server_and_tells_what_is_out_of_reach(
     standin_repository: Path, tmp_path: Path
 ) -> None:

@@ -41,6 +41,8 @@ from hilum.export.repository import export_system
 from hilum.server.machine import cores
 from typer.testing import CliRunner
 
+pytestmark = pytest.mark.load
+
 NETWORK = "lung_z"
 SLICES, SIDE, MARGIN = 2, 64, 5
 

@@ -148,6 +148,7 @@ def second(
         yield running
 
 
+@pytest.mark.load
 def test_two_servers_do_twice_as_much(
     sleeper_server: stand_in.Running, second: stand_in.Running, tmp_path: Path
 ) -> None:
@@ -224,6 +225,7 @@ def send(client: Client | ClientPool, value: int) -> None:
     assert (answer.outputs["data"] == data).all()
 
 
+@pytest.mark.load
 def test_a_server_keeps_to_its_cores(identity: Path) -> None:
     before = os.sched_getaffinity(0)
     core = min(before)
@@ -238,6 +240,7 @@ def test_a_server_keeps_to_its_cores(identity: Path) -> None:
 
 
 @needs_haproxy
+@pytest.mark.load
 def test_fleets_share_out_both_ways(identity: Path) -> None:
     there = places(2, frozenset(os.sched_getaffinity(0)), 0)
     deployments = [(1, 1), (2, 1)]
@@ -260,6 +263,7 @@ def test_fleets_share_out_both_ways(identity: Path) -> None:
 
 
 @needs_haproxy
+@pytest.mark.load
 def test_a_drained_server_is_stopped_without_loss(identity: Path, tmp_path: Path) -> None:
     servers = [TritonServer(identity, models=[IDENTITY], http=True, grace=5) for _ in range(2)]
     failed: list[Exception] = []

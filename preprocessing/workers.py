@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
@@ -104,7 +105,8 @@ class Pool(ProcessPoolExecutor):
             time.sleep(_NOTICE_S / 1000)
         reader = getattr(getattr(self, "_call_queue", None), "_reader", None)
         if reader is not None:
-            reader.close()
+            with suppress(OSError):  # the pool's own thread may close it at the same time
+                reader.close()
 
 
 def open_pool(processes: int | None = None) -> Pool:

@@ -21,6 +21,7 @@ EXTRAPOLATED = "EXTRAPOLATED"
 
 WEIGHTS_AND_DATA = "needs the authors' weights and data"
 PROPERTY = "a property of the network, not of a deployment"
+LABELS = "a property of the published labels: `hilum bench covid-mtl-baselines`"
 """Why figures that no deployment can meet or miss are not comparable."""
 
 _GPU = re.compile(r"GPU|RTX|GTX|TITAN|Tesla|GeForce|\b[VAHTL]\d{2,3}\b|2080", re.IGNORECASE)
@@ -124,13 +125,13 @@ def judge(figure: Figure, measured: Measured | None, remedy: str = "") -> Verdic
     Parameters
     ----------
     remedy
-        How the figure could be measured, for one that was not.
+        How the figure could be measured, for one that was not, or where it is found instead.
     """
     direction = better(figure)
     if figure.unit in _OF_NETWORK:
         return Verdict(NOT_COMPARABLE, PROPERTY)
     if direction is None:
-        return Verdict(NOT_COMPARABLE, WEIGHTS_AND_DATA)
+        return Verdict(NOT_COMPARABLE, remedy or WEIGHTS_AND_DATA)
     if measured is None:
         return Verdict(NOT_COMPARABLE, "; ".join(filter(None, ("not measured", remedy))))
     if measured.limits:

@@ -24,6 +24,7 @@ from .target_measures import MEASURES, REMEDIES, Setting, measurable
 from .target_rows import (
     EXTRAPOLATED,
     FAIL,
+    LABELS,
     NOT_COMPARABLE,
     PASS,
     PROPERTY,
@@ -160,7 +161,8 @@ def markdown(record: Record) -> str:
 
 
 def _system(found: Sequence[Row]) -> Iterator[str]:
-    speed = [r for r in found if r["reason"] not in (WEIGHTS_AND_DATA, PROPERTY)]
+    beyond = (WEIGHTS_AND_DATA, LABELS, PROPERTY)
+    speed = [r for r in found if r["reason"] not in beyond]
     if speed:
         yield "| figure | documented | on | source | measured here | how | verdict |"
         yield "|---" * 7 + "|"
@@ -172,7 +174,7 @@ def _system(found: Sequence[Row]) -> Iterator[str]:
             measured += f" {EXTRAPOLATED}"
         verdict = f"**{r['verdict']}**: {r['reason']}"
         yield _line(*_documented(r), measured, how or "–", verdict)
-    for reason in (WEIGHTS_AND_DATA, PROPERTY):
+    for reason in beyond:
         rest = [r for r in found if r["reason"] == reason]
         if rest:
             yield ""

@@ -286,8 +286,6 @@ SYSTEM = System(
     steps=(CLEAN, ZONE_STEP),
     ensembles=tuple(ENSEMBLES.values()),
     published=(
-        Figure("throughput, PSPNet", 12.5, "images/s", PUBLISHED_HARDWARE, _TABLE),
-        Figure("throughput, MA-Net", 7.9, "images/s", PUBLISHED_HARDWARE, _TABLE),
         Figure("MAE of COVID-Net-S", 1.83, "points", PUBLISHED_HARDWARE, _TABLE),
         Figure("MAE of BS-net", 2.52, "points", PUBLISHED_HARDWARE, _TABLE),
         Figure("throughput of COVID-Net-S", 0.6, "images/s", PUBLISHED_HARDWARE, _TABLE),

@@ -235,7 +235,7 @@ def check_driver(facts: Facts) -> Iterator[Finding]:
 
 
 def check_engines(facts: Facts) -> Iterator[Finding]:
-    """TensorRT engines against this machine: GPU, TensorRT, ONNX file."""
+    """TensorRT engines against machine and repository: GPU, TensorRT, ONNX file, flags, shapes."""
     for engine in facts.engines:
         yield from _check_engine(facts, engine)
     rule = table()["tensorrt"]
@@ -266,7 +266,9 @@ def _check_engine(facts: Facts, engine: Engine) -> Iterator[Finding]:
         return
     fits = True
     for gpu in dict.fromkeys(facts.gpus):
-        here = Fingerprint(engine.onnx_sha256, facts.tensorrt, gpu.name, gpu.capability, gpu.driver)
+        here = Fingerprint(
+            engine.onnx_sha256, facts.tensorrt, gpu.name, gpu.capability, gpu.driver, engine.flags
+        )
         for difference in differences(engine.record.fingerprint, here):
             level = Level.PROBLEM if difference.fatal else Level.NOTE
             why = "it would not load or not do the same" if difference.fatal else "it may be slower"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,9 @@ from ..catalog.errors import ServerError
 
 PLAN, RECORD = "model.plan", "plan.json"
 """Names of a plan and of its record in a version folder."""
+
+BUILD_PLAN = "engines.json"
+"""At the root of a repository: with which flags and shapes each engine is to be built."""
 
 _MEANING = {
     "onnx_sha256": "ONNX file",
@@ -99,7 +102,7 @@ def differences(built: Fingerprint, here: Fingerprint) -> list[Difference]:
         had, has = getattr(built, field.name), getattr(here, field.name)
         if had is None or has is None or _same(field.name, had, has):
             continue
-        told = [_told(field.name, value) for value in (had, has)]
+        told = _told(field.name, had, has), _told(field.name, has, had)
         found.append(Difference(_MEANING[field.name], *told, fatal=field.name != "driver"))
     return found
 
@@ -112,10 +115,13 @@ def _same(name: str, had: Any, has: Any) -> bool:
     return had == has
 
 
-def _told(name: str, value: Any) -> str:
+def _told(name: str, value: Any, other: Any) -> str:
     if name == "onnx_sha256":
         return f"{value[:12]}…"
-    return " ".join(value) if name == "flags" else str(value)
+    if name == "flags":
+        own = [flag for flag in value if flag not in other]
+        return ", ".join(own if set(value) != set(other) else value) or "none"
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +190,8 @@ class Engine:
         Of the ONNX file that the plan should be built from, None when that is not known.
     intact
         Whether the plan is the file of its record.
+    flags
+        With which it should be built, shapes among them; None when that is not known.
     """
 
     model: str
@@ -191,6 +199,7 @@ class Engine:
     onnx_sha256: str | None = None
     intact: bool = True
     problem: str = ""
+    flags: tuple[str, ...] | None = None
 
 
 def find_engines(repository: Path, deep: bool = True) -> list[Engine]:
@@ -204,7 +213,21 @@ def find_engines(repository: Path, deep: bool = True) -> list[Engine]:
     if not repository.is_dir():
         return []
     folders = sorted(file.parent.parent for file in repository.glob(f"*/1/{PLAN}"))
-    return [_engine(folder, deep) for folder in folders if _serves_plan(folder)]
+    wanted = _wanted_flags(repository)
+    return [
+        replace(_engine(folder, deep), flags=wanted.get(folder.name))
+        for folder in folders
+        if _serves_plan(folder)
+    ]
+
+
+def _wanted_flags(repository: Path) -> dict[str, tuple[str, ...]]:
+    """By model; empty where the build plan cannot be read, which the repository's check tells."""
+    try:
+        told = json.loads((repository / BUILD_PLAN).read_text("utf-8"))["engines"]
+        return {model: tuple(map(str, entry["flags"])) for model, entry in told.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _serves_plan(folder: Path) -> bool:

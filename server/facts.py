@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ..catalog import SYSTEMS, Ensemble, Model, Network, PythonStep, System
@@ -43,25 +44,38 @@ def gather(
     deep
         Read engines and ONNX files whole, for their checksums; otherwise it takes milliseconds.
     """
+    found, facts = _machine()
+    free = machine.shared_memory_free() if machine.SHM.is_dir() else None
+    return replace(
+        facts,
+        tensorrt=facts.tensorrt if found and found.kind == "native" else None,
+        host=host,
+        shm_free=free,
+        shm_need=_need(found, repository, models),
+        engines=tuple(find_engines(repository, deep)),
+        rebuild=f"hilum engines build --repository {repository}",
+    )
+
+
+def gather_machine() -> Facts:
+    """The facts about server, GPUs and TensorRT: what building engines depends on."""
+    return _machine()[1]
+
+
+def _machine() -> tuple[ServerBinary | None, Facts]:
     gpus, unread = _gpus()
     try:
         found, missing = find_server(), ""
     except ServerError as error:
         found, missing = None, str(error)
-    free = machine.shared_memory_free() if machine.SHM.is_dir() else None
-    return Facts(
+    return found, Facts(
         server=found and found.describe(),
         triton=found and found.version,
         embedded=found is not None and found.kind == "wheel",
         server_missing=missing,
-        tensorrt=tensorrt_version() if found and found.kind == "native" else None,
-        host=host,
+        tensorrt=tensorrt_version(),
         gpus=gpus,
         gpus_unread=unread,
-        shm_free=free,
-        shm_need=_need(found, repository, models),
-        engines=tuple(find_engines(repository, deep)),
-        rebuild=f"hilum engines build --repository {repository}",
     )
 
 

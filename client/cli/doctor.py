@@ -74,6 +74,20 @@ def refuse_broken(
     refuse(check(gather(repository, host, models, deep=False)))
 
 
+def refuse_unbuildable() -> None:
+    """Refuse to build engines on a machine that `hilum doctor` calls broken for that.
+
+    Raises
+    ------
+    ExportError
+        With every problem and its remedy.
+    """
+    from ...server.buildable import check_build, refuse_build
+    from ...server.facts import gather_machine
+
+    refuse_build(check_build(gather_machine()))
+
+
 def _show(findings: Iterable[Finding]) -> None:
     for finding in findings:
         out.print(f"{finding.level:8}", style=COLOURS[finding.level], end="")

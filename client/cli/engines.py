@@ -18,6 +18,7 @@ from .console import (
     errors_to_exit_codes,
     out,
 )
+from .doctor import refuse_unbuildable
 
 if TYPE_CHECKING:
     from ...export.tensorrt.build import Built
@@ -119,6 +120,9 @@ def build(
     ] = False,
     timeout: Seconds = 3600,
     memory: Memory = 32,
+    ignore_doctor: Annotated[
+        bool, typer.Option("--ignore-doctor", help="Build where `hilum doctor` advises against it.")
+    ] = False,
 ) -> None:
     """Build the engines of a repository for this machine's GPU; what is valid stays."""
     from ...export.tensorrt.build import build_engines
@@ -127,6 +131,8 @@ def build(
 
     with errors_to_exit_codes():
         folder = repository or default_repository()
+        if not ignore_doctor:
+            refuse_unbuildable()
         limits = Limits(timeout, int(memory * 2**30))
         builder = TensorRT(limits, cache or timing_folder())
         done: list[Built] = []

@@ -33,6 +33,7 @@ from .plan import (
     Engine,
     fall_back,
     read_plan,
+    refresh_plan,
     restored,
     write_json,
     write_plan,
@@ -163,7 +164,7 @@ def build_engines(
     ExportError
         When engines cannot be built on this machine.
     """
-    engines = read_plan(repository)
+    engines = refresh_plan(repository)
     if not engines:
         raise RepositoryError(
             f"{repository} has no {PLAN_FILE}: it was not exported for TensorRT; "

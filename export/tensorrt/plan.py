@@ -180,6 +180,20 @@ def write_plan(repository: Path, engines: Mapping[str, Engine]) -> None:
     write_json(file, told)
 
 
+def refresh_plan(repository: Path) -> dict[str, Engine]:
+    """Read the build plan, and write it anew where its flags are not what would be built now.
+
+    Its profiles may have been edited, or this Hilum builds with other flags than the one that
+    exported; the server compares engines with the flags that are written there.
+    """
+    engines = read_plan(repository)
+    if engines:
+        told = json.loads((repository / PLAN_FILE).read_text("utf-8"))["engines"]
+        if any(told[m]["flags"] != list(e.flags) for m, e in engines.items()):
+            write_plan(repository, engines)
+    return engines
+
+
 def write_json(file: Path, content: Any) -> None:
     """Write JSON so that a reader sees the old or the new file, never half of one."""
     temporary = file.with_name(f".{file.name}-{os.getpid()}")

@@ -21,6 +21,7 @@ from ..catalog.ct_angel import (
     SizeMode,
     ValidMode,
 )
+from ..preprocessing.arrays import Array, to_host
 
 Rectangle = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
@@ -118,17 +119,17 @@ class SliceFinding:
 
 
 def assess_slice(
-    mask: Mask,
-    probability: NDArray[np.floating] | None = None,
-    valid: Mask | None = None,
+    mask: Array,
+    probability: Array | None = None,
+    valid: Array | None = None,
     rules: BoxRules | None = None,
 ) -> SliceFinding:
-    """Find what counts on one slice.
+    """Find what counts on one slice; runs on the host.
 
     Parameters
     ----------
     mask
-        uint8 [H, W], lesion where not 0.
+        uint8 [H, W], lesion where not 0; NumPy or CuPy, as the others are.
     probability
         [H, W] of any floating type, or None.
     valid
@@ -136,7 +137,8 @@ def assess_slice(
     rules
         None: the defaults.
     """
-    rules = rules or BoxRules()
+    rules, mask = rules or BoxRules(), to_host(mask)
+    probability = None if probability is None else to_host(probability)
     lesions = (
         parity_lesions(mask, probability)
         if rules.parity
@@ -145,7 +147,7 @@ def assess_slice(
     height, width = mask.shape
     rectangle, kept = None, lesions
     if valid is not None and rules.valid_mode != "off":
-        rectangle = valid_rectangle(valid)
+        rectangle = valid_rectangle(to_host(valid))
         if rectangle is None:
             return SliceFinding((), len(lesions), valid_missing=True)
         kept = tuple(found for found in lesions if _inside(found, rectangle, rules.valid_mode))

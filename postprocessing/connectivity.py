@@ -51,7 +51,7 @@ def refine(
     if keep < 1:
         raise InputError(f"refinement keeps {keep} components; give 1 or more")
     xp = namespace(mask)
-    kept = xp.zeros(same_shape(mask=mask), dtype=np.uint8)
+    kept = xp.zeros(same_shape(mask=mask), dtype=xp.uint8)
     if restrict is not None:
         same_shape(mask=mask, restrict=restrict)
     inner = slice(1, -1) if restrict is None and mode == "parity" else slice(None)
@@ -64,7 +64,7 @@ def refine(
     if restrict is not None:
         foreground &= restrict[box] != 0
     labels, count = image_functions(xp).label(foreground, _FULL)
-    chosen = xp.zeros(int(count) + 1, dtype=np.uint8)
+    chosen = xp.zeros(int(count) + 1, dtype=xp.uint8)
     chosen[xp.asarray(_largest(_sizes(labels, int(count)), keep, lowest_ratio))] = 1
     part = result[box]
     for block in blocks(_whole(labels)):
@@ -75,10 +75,12 @@ def refine(
 def _sizes(labels: Array, count: int) -> NDArray[np.int64]:
     """Voxels of the components 1 … `count`."""
     xp = namespace(labels)
-    sizes = xp.zeros(count + 1, dtype=np.int64)
+    sizes = xp.zeros(count + 1, dtype=xp.int64)
     for block in blocks(_whole(labels)):
-        found = labels[block].reshape(-1)
-        sizes += xp.bincount(found[found > 0], minlength=count + 1)
+        found = labels[block]
+        found = found[found > 0]
+        if found.size:  # CuPy refuses to count in an empty array
+            sizes += xp.bincount(found, minlength=count + 1)
     return to_host(sizes)[1:]
 
 

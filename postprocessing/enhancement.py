@@ -9,9 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..catalog.dlpe import (
     ENHANCED_RANGE,
     HU_OFFSET,
@@ -23,7 +20,7 @@ from ..catalog.dlpe import (
     WIDTH_FACTOR,
 )
 from ..catalog.errors import InputError
-from ..preprocessing.arrays import Array, namespace, to_host
+from ..preprocessing.arrays import Array, as_bool, namespace
 from .extent import blocks, extent, same_shape
 from .lungs import Mode
 from .ranks import count
@@ -122,7 +119,7 @@ def enhance(
     fallback = ring_voxels < least
     if fallback:
         samples = _samples(ct, lung, lung & ~structures)
-        notes.append(_fallback_note(ring_voxels, least, len(samples)))
+        notes.append(_fallback_note(ring_voxels, least, samples.shape[0]))
         baseline, std = corrected_statistics(samples)
     else:
         samples = _samples(ct, lung, ring)
@@ -167,7 +164,7 @@ def sampling_ring(
         ring &= lung
     if variant == "upper-frontal":
         box = upper_frontal_box(lung)
-        part = ring[box].copy()
+        part = namespace(ring).asarray(ring[box], copy=True)
         ring[...] = 0
         ring[box] = part
     return ring
@@ -202,33 +199,35 @@ def upper_frontal_box(lung: Array) -> tuple[slice, slice, slice]:
     )
 
 
-def published_statistics(samples: NDArray[np.float32]) -> tuple[float, float]:
+def published_statistics(samples: Array) -> tuple[float, float]:
     """Baseline and spread of parenchyma as published (spec dlpe §7.1).
 
     Parameters
     ----------
     samples
-        float32 [N], normalised, N above 1.
+        float32 [N], normalised, N above 1; NumPy or CuPy.
 
     Returns
     -------
     The median, one rank high for odd N, and the standard deviation of the middle 80 %, both of the
-    samples rounded by adding 10.
+    samples rounded by adding 10. The deviation is published to the bit on the host alone: a GPU
+    adds in another order.
     """
     # Sorted, not selected: the float32 sums of the deviation depend on the order.
-    ordered = np.sort(samples + np.float32(10))
-    n = len(ordered)
+    xp = namespace(samples)
+    ordered = xp.sort(samples + 10.0, stable=False)
+    n = ordered.shape[0]
     middle = ordered[n - int(n * 0.9) : n - int(n * 0.1)]
-    return float(ordered[n - int(n * 0.5)]) - 10, float(middle.std())
+    return float(ordered[n - int(n * 0.5)]) - 10, float(xp.std(middle))
 
 
-def corrected_statistics(samples: NDArray[np.float32]) -> tuple[float, float]:
+def corrected_statistics(samples: Array) -> tuple[float, float]:
     """Baseline and spread of parenchyma (spec dlpe §7.5).
 
     Parameters
     ----------
     samples
-        float32 [N], normalised.
+        float32 [N], normalised; NumPy or CuPy.
 
     Returns
     -------
@@ -239,7 +238,7 @@ def corrected_statistics(samples: NDArray[np.float32]) -> tuple[float, float]:
     InputError
         Without samples.
     """
-    n = len(samples)
+    xp, n = namespace(samples), samples.shape[0]
     if n == 0:
         raise InputError(
             "the lungs of this scan are all airways and vessels, so nothing tells the density of "
@@ -247,20 +246,19 @@ def corrected_statistics(samples: NDArray[np.float32]) -> tuple[float, float]:
         )
     low, high = min(n - 9 * n // 10, n - 1), n - n // 10
     ranks = sorted({low, high - 1, (n - 1) // 2, n // 2})
-    ordered = np.partition(samples, ranks)
+    ordered = xp.partition(samples, ranks)
     median = (float(ordered[(n - 1) // 2]) + float(ordered[n // 2])) / 2
-    return median, float(ordered[low:high].std(dtype=np.float64))
+    return median, float(ordered[low:high].std(dtype=xp.float64))
 
 
-def _samples(ct: Array, lung: Array, where: Array) -> NDArray[np.float32]:
-    """Values of the CT at the voxels of a mask, 0 outside the lungs; on the host."""
-    box = extent(where)
+def _samples(ct: Array, lung: Array, where: Array) -> Array:
+    """Values of the CT at the voxels of a mask, float32 [n], 0 outside the lungs."""
+    xp, box = namespace(ct), extent(where)
     if box is None:
-        return np.zeros(0, np.float32)
-    xp = namespace(ct)
-    chosen = where[box].view(xp.bool_)
-    values = to_host(ct[box][chosen])
-    return np.where(to_host(lung[box][chosen]) != 0, values, np.float32(0))
+        return xp.zeros(0, dtype=xp.float32)
+    chosen = as_bool(where[box])
+    nothing = xp.asarray(0, dtype=xp.float32)
+    return xp.where(lung[box][chosen] != 0, ct[box][chosen], nothing)
 
 
 def _relative(
@@ -272,12 +270,13 @@ def _relative(
     box = extent(lung)
     if box is None:
         return volume
-    low, high = (xp.float32(v) for v in ENHANCED_RANGE)
+    low, high = ENHANCED_RANGE
+    nothing = xp.asarray(0, dtype=xp.float32)
     for block in blocks(box):
-        relative = ct[block] - xp.float32(baseline)
+        relative = ct[block] - baseline
         relative = xp.minimum(xp.maximum(relative, low), high)
         parenchyma = lung[block] > structures[block]
-        volume[block] = xp.where(parenchyma, relative, xp.float32(0))
+        volume[block] = xp.where(parenchyma, relative, nothing)
     return volume
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from ..catalog.errors import InputError
-from ..preprocessing.arrays import Array, namespace
+from ..preprocessing.arrays import Array, namespace, to_host
 
 Box = tuple[slice, slice, slice]
 """A part of a volume: half-open ranges along its three axes."""
@@ -30,7 +32,7 @@ def extent(mask: Array) -> Box | None:
     first = _span(xp.any(mask, axis=(1, 2)))
     if first is None:
         return None
-    plane = xp.any(mask[first], axis=0)
+    plane = xp.any(mask[first, ...], axis=0)
     second, third = _span(xp.any(plane, axis=1)), _span(xp.any(plane, axis=0))
     return None if second is None or third is None else (first, second, third)
 
@@ -69,5 +71,5 @@ def same_shape(**volumes: Array) -> tuple[int, int, int]:
 
 
 def _span(hit: Array) -> slice | None:
-    places = namespace(hit).nonzero(hit)[0]
+    places = np.flatnonzero(to_host(hit))
     return slice(int(places[0]), int(places[-1]) + 1) if len(places) else None

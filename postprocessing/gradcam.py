@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ..catalog.ct_classifier import BILATERAL_SHARE, OVERLAY_ALPHA, SIZE, THRESHOLD
 from ..catalog.lungmask import LEFT, RIGHT
+from ..preprocessing.arrays import Array, namespace, to_host
 from ..preprocessing.resize import resize_bilinear
 from .patient_rule import find_runs
 
-Floats = NDArray[np.float32]
 Dominance = Literal["right", "left", "bilateral", "free"]
 
 SHELLS = ("outer", "medial outer", "medial inner", "inner")
@@ -88,34 +88,40 @@ class SeriesSummary:
         return 0 if self.longest_run is None else self.longest_run[1] - self.longest_run[0] + 1
 
 
-def grad_cam(cam: NDArray[Any]) -> Floats:
+def grad_cam(cam: Array) -> Array:
     """Grad-CAM of the logit from the class activation map: ``relu(cam) / (H · W)``.
 
     Parameters
     ----------
     cam
-        [..., H, W], signed.
+        [..., H, W], signed; NumPy or CuPy.
+
+    Returns
+    -------
+    float32, of the same shape.
     """
-    return (np.maximum(cam, 0) / (cam.shape[-1] * cam.shape[-2])).astype(np.float32)
+    xp = namespace(cam)
+    return xp.astype(xp.maximum(cam, 0) / (cam.shape[-1] * cam.shape[-2]), xp.float32)
 
 
-def normalised(cam: NDArray[Any]) -> tuple[Floats, bool]:
+def normalised(cam: Array) -> tuple[Array, bool]:
     """Positive part of a map [h, w] over its maximum; and whether it is empty (then all 0)."""
-    positive = np.maximum(cam, 0).astype(np.float32)
-    highest = positive.max()
+    xp = namespace(cam)
+    positive = xp.astype(xp.maximum(cam, 0), xp.float32)
+    highest = xp.max(positive)
     # The smallest normal number: below it the quotient is noise, and 0 has none.
-    if not highest > np.finfo(np.float32).tiny:
-        return np.zeros_like(positive), True
+    if not float(highest) > np.finfo(np.float32).tiny:
+        return xp.zeros_like(positive), True
     return positive / highest, False
 
 
-def heat_map(cam: NDArray[Any], shape: tuple[int, int] = (SIZE, SIZE)) -> Floats:
+def heat_map(cam: Array, shape: tuple[int, int] = (SIZE, SIZE)) -> Array:
     """Enlarge a class activation map to a slice.
 
     Parameters
     ----------
     cam
-        [8, 8] (or another small size), signed.
+        [8, 8] (or another small size), signed; NumPy or CuPy.
     shape
         Height and width of the result.
 
@@ -127,11 +133,11 @@ def heat_map(cam: NDArray[Any], shape: tuple[int, int] = (SIZE, SIZE)) -> Floats
     heat = resize_bilinear(normalised(cam)[0], (SIZE, SIZE))
     if shape != (SIZE, SIZE):
         heat = resize_bilinear(heat, shape)
-    return np.clip(heat, 0, 1)
+    return namespace(heat).clip(heat, 0, 1)
 
 
-def overlay(grey: NDArray[np.uint8], heat: Floats, alpha: float = OVERLAY_ALPHA) -> Any:
-    """Lay a heat map over a slice in the colours blue – green – red ("jet").
+def overlay(grey: Array, heat: Array, alpha: float = OVERLAY_ALPHA) -> Any:
+    """Lay a heat map over a slice in the colours blue – green – red ("jet"); runs on the host.
 
     Parameters
     ----------
@@ -144,6 +150,7 @@ def overlay(grey: NDArray[np.uint8], heat: Floats, alpha: float = OVERLAY_ALPHA)
     -------
     uint8 [H, W, 3], red, green, blue.
     """
+    grey, heat = to_host(grey), to_host(heat)
     levels = np.rint(heat * 255).astype(np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[:, :, ::-1]
     return cv2.addWeighted(
@@ -151,8 +158,8 @@ def overlay(grey: NDArray[np.uint8], heat: Floats, alpha: float = OVERLAY_ALPHA)
     )
 
 
-def laterality(heat: Floats, lung: NDArray[np.uint8]) -> Laterality:
-    """Sum a heat map over each lung and its quarters.
+def laterality(heat: Array, lung: Array) -> Laterality:
+    """Sum a heat map over each lung and its quarters; runs on the host.
 
     Parameters
     ----------
@@ -161,7 +168,7 @@ def laterality(heat: Floats, lung: NDArray[np.uint8]) -> Laterality:
     lung
         uint8 [H, W]: 0, 1 right lung, 2 left lung.
     """
-    sums = {}
+    sums, heat, lung = {}, to_host(heat), to_host(lung)
     for side in (RIGHT, LEFT):
         shells = lung_shells(lung == side)
         sums[side] = tuple(

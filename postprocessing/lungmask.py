@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from ..catalog import ct_classifier
 from ..catalog.lungmask import MAX_HOLE, MIN_MERGED
+from ..preprocessing.arrays import Array, namespace, to_host
 from ..preprocessing.lungmask import Box, prepare_slice
 from ..preprocessing.nearest import resize_nearest
 
@@ -27,13 +28,13 @@ _FULL = np.ones((3, 3, 3), bool)
 """26-connectivity."""
 
 
-def lungs_of_volume(labels: Labels, boxes: Sequence[Box], shape: tuple[int, int]) -> Labels:
+def lungs_of_volume(labels: Array, boxes: Sequence[Box], shape: tuple[int, int]) -> Array:
     """Clean the label maps of all slices of a series and put them back into the slices.
 
     Parameters
     ----------
     labels
-        uint8 [n, 256, 256], one map for each slice in order.
+        uint8 [n, 256, 256], one map for each slice in order; NumPy or CuPy.
     boxes
         What part of its slice each map shows.
     shape
@@ -41,27 +42,30 @@ def lungs_of_volume(labels: Labels, boxes: Sequence[Box], shape: tuple[int, int]
 
     Returns
     -------
-    uint8 [n, H, W]: 0, 1 right lung, 2 left lung.
+    uint8 [n, H, W]: 0, 1 right lung, 2 left lung; where the maps lie.
     """
     return uncrop(clean_volume(labels), boxes, shape)
 
 
-def uncrop(labels: Labels, boxes: Sequence[Box], shape: tuple[int, int]) -> Labels:
-    """Put label maps [n, h, w] back where they were cropped; uint8 [n, H, W]."""
-    whole = np.zeros((len(labels), *shape), np.uint8)
-    for out, crop, (y0, x0, y1, x1) in zip(whole, labels, boxes, strict=True):
-        if crop.any():
-            out[y0:y1, x0:x1] = resize_nearest(crop, (y1 - y0, x1 - x0), "corners")
+def uncrop(labels: Array, boxes: Sequence[Box], shape: tuple[int, int]) -> Array:
+    """Put label maps uint8 [n, h, w] back where they were cropped; uint8 [n, H, W]."""
+    xp = namespace(labels)
+    whole = xp.zeros((labels.shape[0], *shape), dtype=xp.uint8)
+    there = to_host(xp.any(labels, axis=(1, 2))).tolist()
+    for k, (found, (y0, x0, y1, x1)) in enumerate(zip(there, boxes, strict=True)):
+        if found:
+            size = (y1 - y0, x1 - x0)
+            whole[k, y0:y1, x0:x1] = resize_nearest(labels[k, ...], size, "corners")
     return whole
 
 
-def clean_volume(labels: Labels, spare: Collection[int] = ()) -> Labels:
+def clean_volume(labels: Array, spare: Collection[int] = ()) -> Array:
     """Join stray pieces to what they touch; keep the largest piece of each label and fill it.
 
     Parameters
     ----------
     labels
-        uint8 [z, y, x], the maps as the network gave them (before `uncrop`).
+        uint8 [z, y, x], the maps as the network gave them (before `uncrop`); NumPy or CuPy.
     spare
         Labels that are given away to their neighbours.
 
@@ -72,8 +76,15 @@ def clean_volume(labels: Labels, spare: Collection[int] = ()) -> Labels:
 
     Notes
     -----
-    As lungmask 0.2.22 does it.
+    As lungmask 0.2.22 does it. Runs on the host: stray pieces are joined one after the other, and
+    each changes what the next one touches.
     """
+    xp, host = namespace(labels), to_host(labels)
+    cleaned = _cleaned(host, spare)
+    return cleaned if xp is namespace(host) else xp.asarray(cleaned)
+
+
+def _cleaned(labels: Labels, spare: Collection[int]) -> Labels:
     result = np.zeros_like(labels)
     region = _bounding(labels > 0)
     if region is None:
@@ -120,24 +131,25 @@ def masked_slice_step(
     return {"image": masked_image(hu, lung), "lung": lung}
 
 
-def masked_image(hu: NDArray[np.int16], lung: Labels) -> NDArray[np.uint8]:
+def masked_image(hu: Array, lung: Array) -> Array:
     """Make generation 1's input: HU inside the lungs, 0 HU outside, spread over 8 bits, halved.
 
     Parameters
     ----------
     hu, lung
-        [H, W]; lung where not 0.
+        [H, W], NumPy or CuPy; lung where not 0.
 
     Returns
     -------
     uint8 [256, 256]. Without lung everything is 0.
     """
-    values = np.where(lung > 0, hu, hu.dtype.type(0))
-    low, high = int(values.min()), int(values.max())
+    xp = namespace(hu, lung)
+    values = xp.where(lung > 0, hu, xp.asarray(0, dtype=hu.dtype))
+    low, high = int(xp.min(values)), int(xp.max(values))
     # The range is that of the whole slice; only the pixels that are kept need scaling.
     kept = resize_nearest(values, (ct_classifier.SIZE, ct_classifier.SIZE), "pillow")
     scale = 255 / (high - low) if high > low else 0.0
-    return np.rint((kept.astype(np.float64) - low) * scale).astype(np.uint8)
+    return xp.astype(xp.round((xp.astype(kept, xp.float64) - low) * scale), xp.uint8)
 
 
 def _bounding(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:

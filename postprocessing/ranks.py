@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..catalog.dlpe import ARTERY_RATIO, POSITIVE, RANK_HIGH, RANK_LOW, VEIN_RATIO, Tree
 from ..catalog.errors import InputError
-from ..preprocessing.arrays import Array, namespace, to_host
+from ..preprocessing.arrays import Array, as_uint8, namespace, to_host
 from .extent import Box, blocks, extent, same_shape
 from .lungs import Mode
 
@@ -207,7 +207,7 @@ def root_masks(
     for score, ratio in zip((artery, vein), ratios, strict=True):
 
         def outside(block: Box, score: Array = score) -> Array:
-            return xp.where(lung[block] != 0, score.dtype.type(0), score[block])
+            return xp.where(lung[block] != 0, xp.asarray(0, dtype=score.dtype), score[block])
 
         (threshold,) = _thresholds(box, voxels, (ratio,), mode, outside)
         mask = above(score, threshold)
@@ -221,8 +221,7 @@ def root_masks(
 
 def above(score: Array, threshold: float) -> Array:
     """Voxels strictly above a threshold, uint8 of the shape of `score` (float32)."""
-    xp = namespace(score)
-    return (score > xp.float32(threshold)).view(xp.uint8)
+    return as_uint8(score > float(np.float32(threshold)))
 
 
 def count(mask: Array) -> int:
@@ -272,9 +271,10 @@ def select(parts: Callable[[], Iterator[Array]], ranks: Sequence[int]) -> list[f
     InputError
         For numbers that are NaN.
     """
-    upper = np.zeros(_HALF, np.int64)
+    counted: Array = None
     for part in parts():
-        upper += _histogram(_halves(part)[..., 1])
+        counted = _counted(counted, _halves(part)[..., 1])
+    upper = to_host(counted)
     if upper[0x7F81:0x8000].sum() + upper[0xFF81:].sum():
         raise InputError(
             "the scores of some voxels are not numbers; a network overflowed: check its input for "
@@ -282,12 +282,13 @@ def select(parts: Callable[[], Iterator[Array]], ranks: Sequence[int]) -> list[f
         )
     places = [_place(upper[_DESCENDING], rank) for rank in ranks]
     buckets = [(int(_DESCENDING[place]), rest) for place, rest in places]
-    lower = {bucket: np.zeros(_HALF, np.int64) for bucket, _ in buckets}
+    lower: dict[int, Array] = {bucket: None for bucket, _ in buckets}
     for part in parts():
         halves = _halves(part)
-        for bucket, histogram in lower.items():
-            histogram += _histogram(halves[halves[..., 1] == bucket][..., 0])
-    return [_value(bucket, lower[bucket], rest) for bucket, rest in buckets]
+        for bucket, known in lower.items():
+            lower[bucket] = _counted(known, halves[halves[..., 1] == bucket][..., 0])
+    histograms = {bucket: to_host(known) for bucket, known in lower.items()}
+    return [_value(bucket, histograms[bucket], rest) for bucket, rest in buckets]
 
 
 def _halves(part: Array) -> Array:
@@ -296,8 +297,15 @@ def _halves(part: Array) -> Array:
     return xp.ascontiguousarray(part, dtype=xp.float32).view(xp.uint16).reshape(-1, 2)
 
 
-def _histogram(halves: Array) -> NDArray[np.int64]:
-    return to_host(namespace(halves).bincount(halves, minlength=_HALF))
+def _counted(known: Array, halves: Array) -> Array:
+    """Add how often each half occurs to what was `known` (None at first), where they lie."""
+    if not halves.size:  # CuPy refuses to count in an empty array
+        return known
+    counts = namespace(halves).bincount(halves, minlength=_HALF)
+    if known is None:
+        return counts
+    known += counts
+    return known
 
 
 def _place(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.dlpe import Direction
-from ..preprocessing.arrays import Array, to_host
+from ..preprocessing.arrays import Array, as_bool, namespace, to_host
 from ..preprocessing.slabs import slices_first
 from .extent import Box
 from .ranks import above
@@ -22,7 +22,7 @@ def combine(
     p_x: Array, p_y: Array, p_z: Array, weights: tuple[float, float, float] = (1, 1, 1)
 ) -> Array:
     """Weighted sum of three probability volumes, float32 [x, y, z] (spec dlpe §5.3)."""
-    a, b, c = (np.float32(w) for w in weights)
+    a, b, c = (float(np.float32(w)) for w in weights)
     return (p_x * a + p_y * b) + p_z * c
 
 
@@ -76,16 +76,18 @@ def open_slices(
     -------
     bool [n], on the host.
     """
-    bound = np.float32(threshold) - np.float32(1)
+    xp = namespace(total)
+    bound = float(np.float32(threshold) - np.float32(1))
     slices = slices_first(total, direction)
     limits = None if within is None else slices_first(within, direction)
-    found = np.zeros(slices.shape[0], bool)
-    for a in range(0, len(found), _BLOCK):
-        maybe = slices[a : a + _BLOCK] > bound
+    found = xp.zeros(slices.shape[0], dtype=xp.bool)
+    for a in range(0, slices.shape[0], _BLOCK):
+        b = min(a + _BLOCK, slices.shape[0])
+        maybe = slices[a:b, ...] > bound
         if limits is not None:
-            maybe &= limits[a : a + _BLOCK].view(np.bool_)
-        found[a : a + _BLOCK] = to_host(maybe.any(axis=(1, 2)))
-    return found
+            maybe &= as_bool(limits[a:b, ...])
+        found[a:b] = xp.any(maybe, axis=(1, 2))
+    return to_host(found)
 
 
 def clear_outside(total: Array, box: Box) -> None:

@@ -28,6 +28,16 @@ def to_host(array: Array) -> NDArray[Any]:
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
+def as_uint8(mask: Array) -> Array:
+    """Return a bool array as uint8 of 0 and 1, without a copy where arrays have views."""
+    return mask.view("uint8") if hasattr(mask, "view") else _converted(mask, "uint8")
+
+
+def as_bool(mask: Array) -> Array:
+    """Return a uint8 array of 0 and 1 as bool, without a copy where arrays have views."""
+    return mask.view("bool") if hasattr(mask, "view") else _converted(mask, "bool")
+
+
 def image_functions(xp: Any) -> Any:
     """Return ``scipy.ndimage`` for NumPy, its twin on the GPU for CuPy."""
     gpu = array_api_compat.is_cupy_namespace(xp)
@@ -49,7 +59,12 @@ def array_module(name: Module) -> Any:
         cupy.zeros(1)
     except Exception as error:  # CuPy has errors of its own for missing drivers
         raise InputError(
-            f"arrays cannot be worked on with CuPy ({error}); install cupy-cuda12x on a machine "
+            f"arrays cannot be worked on with CuPy ({error}); install cupy-cuda13x on a machine "
             "with a GPU, or use numpy"
         ) from error
     return cupy
+
+
+def _converted(mask: Array, name: str) -> Array:
+    xp = namespace(mask)
+    return xp.astype(mask, getattr(xp, name))

@@ -265,7 +265,8 @@ def normalise(volume: Array) -> Array:
 def window_share(crop: Array) -> float:
     """Share of a common box's lung voxels that the networks' window shows; 0 without any."""
     _check_box(crop)
-    return int((crop[_WINDOW] > 0).sum()) / max(1, int((crop > 0).sum()))
+    count = namespace(crop).count_nonzero
+    return int(count(crop[_WINDOW] > 0)) / max(1, int(count(crop > 0)))
 
 
 _WINDOW = tuple(slice(s, s + n) for s, n in zip(WINDOW_START, WINDOW, strict=True))

@@ -9,6 +9,7 @@ that happens in a scan, the library's own function does the scan.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,8 +19,7 @@ from scipy import ndimage
 
 from ..catalog.covid_mtl import SPACING_MM, VOXEL_MM
 from ..catalog.errors import InputError
-from .arrays import Array, namespace
-from .dlpe_resample import image_functions
+from .arrays import Array, namespace, to_host
 from .nearest import nearest_indices
 from .volume import Geometry, Triple
 from .workers import Watch, cores
@@ -104,8 +104,9 @@ def to_millimetres(
             halfway |= _columns(stored, weights, slice(first, first + _COLUMNS), out, pool)
     if halfway:
         factors = [t / n for n, t in zip(stored.shape, shape, strict=True)]
-        out = image_functions(xp).zoom(stored, factors, order=3, mode="nearest")
-        xp.maximum(out, out.dtype.type(0), out=out)
+        # On the host in any case: CuPy's twin works in single precision and wraps negative values.
+        exact: Any = ndimage.zoom(to_host(stored), factors, order=3, mode="nearest")
+        out = xp.asarray(np.maximum(exact, exact.dtype.type(0), out=exact))
     watch.done(1)
     return out
 
@@ -120,13 +121,13 @@ def resampled_geometry(geometry: Geometry, shape: tuple[int, ...]) -> Geometry:
     return Geometry.from_steps((z, y, x), np.array(geometry.origin), np.array(steps))
 
 
-def mask_to_millimetres(mask: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+def mask_to_millimetres(mask: Array, geometry: Geometry) -> Array:
     """Bring a mask to the voxels that `to_millimetres` gives, by the nearest voxel.
 
     Parameters
     ----------
     mask
-        [z, y, x] of any type.
+        [z, y, x] of any type, NumPy or CuPy.
     geometry
         Of the mask and its scan.
 
@@ -138,16 +139,16 @@ def mask_to_millimetres(mask: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
     spacing = geometry.slice_distance, geometry.spacing[1], geometry.spacing[2]
     shape = target_shape(geometry.shape, spacing)
     pairs = zip(mask.shape, shape, strict=True)
-    return mask[np.ix_(*(nearest_indices(n, t, "corners") for n, t in pairs))]
+    return _picked(mask, [nearest_indices(n, t, "corners") for n, t in pairs])
 
 
-def to_grid(mask: NDArray[Any], geometry: Geometry, target: Geometry) -> NDArray[Any]:
+def to_grid(mask: Array, geometry: Geometry, target: Geometry) -> Array:
     """Bring a mask from resampled voxels back to those of its scan, by the nearest voxel.
 
     Parameters
     ----------
     mask
-        [z, y, x] of any type.
+        [z, y, x] of any type, NumPy or CuPy.
     geometry
         Of the mask: that of `resampled_geometry`.
     target
@@ -163,7 +164,15 @@ def to_grid(mask: NDArray[Any], geometry: Geometry, target: Geometry) -> NDArray
     for own, axis in enumerate(axes):
         place = np.rint(way[axis, own] * np.arange(target.shape[own]) + way[axis, 3])
         places.append(np.clip(place, 0, mask.shape[axis] - 1).astype(np.intp))
-    return mask.transpose(*axes)[np.ix_(*places)]
+    return _picked(namespace(mask).permute_dims(mask, tuple(axes.tolist())), places)
+
+
+def _picked(array: Array, places: Sequence[NDArray[np.integer]]) -> Array:
+    """Samples of an array at some indices along each axis."""
+    xp = namespace(array)
+    for axis, at in enumerate(places):
+        array = xp.take(array, xp.asarray(at), axis=axis)
+    return array
 
 
 def _weights(length: int, target: int) -> NDArray[np.float64]:
@@ -185,16 +194,19 @@ def _columns(
     def one_plane(k: int) -> None:
         planes[k] = weights[1] @ (stored[k].astype(xp.float64) @ across)
 
-    def one_row(y: int) -> bool:
-        return _rounded(weights[0] @ planes[:, y], out[:, y, part])
+    doubtful = xp.zeros(out.shape[1], dtype=xp.bool)
 
-    for _ in pool.map(one_plane, range(len(planes))):
-        pass
-    return any(list(pool.map(one_row, range(out.shape[1]))))
+    def one_row(y: int) -> None:
+        doubtful[y] = _rounded(weights[0] @ planes[:, y], out[:, y, part])
+
+    for step, length in ((one_plane, len(planes)), (one_row, out.shape[1])):
+        for _ in pool.map(step, range(length)):
+            pass
+    return bool(xp.any(doubtful))  # a GPU is waited for once, not for each row
 
 
-def _rounded(values: Array, out: Array) -> bool:
-    """Round as the library does: negative values end as 0, halves go up."""
+def _rounded(values: Array, out: Array) -> Array:
+    """Round as the library does: negative values end as 0, halves go up; tells doubt."""
     xp = namespace(values)
     xp.maximum(values, 0, out=values)
     values += 0.5
@@ -202,4 +214,4 @@ def _rounded(values: Array, out: Array) -> bool:
     out[...] = whole.astype(out.dtype)
     values -= whole
     near: Any = (values < _HALFWAY) | (values > 1 - _HALFWAY)
-    return bool(near.any())
+    return near.any()

@@ -44,7 +44,7 @@ class Taps:
     weight: Array
 
     def __len__(self) -> int:
-        return len(self.low)
+        return self.low.shape[0]
 
     def on(self, xp: Any) -> Taps:
         """The same as arrays of the module `xp`."""
@@ -122,8 +122,9 @@ def from_planes(
     float32 [x, y, z], contiguous.
     """
     rows, columns, planes = taps
-    on_device = rows.on(xp), columns.on(xp)
     out = xp.empty((len(rows), len(columns), len(planes)), dtype=xp.float32)
+    xp = namespace(out)  # it has names of the standard that NumPy 1 and CuPy lack
+    on_device = rows.on(xp), columns.on(xp)
 
     def block(start: int) -> None:
         stop = min(start + _BLOCK, len(planes))
@@ -134,10 +135,11 @@ def from_planes(
             ready = {
                 j: ready[j] if j in ready else _resized(plane, j, on_device, fill, xp) for j in ends
             }
-            part[:, k - start] = _between(ready[ends[0]], ready[ends[1]], float(planes.weight[k]))
+            between = _between(ready[ends[0]], ready[ends[1]], float(planes.weight[k]))
+            part[:, k - start, :] = between
         if finish is not None:
             finish(part)
-        out[:, :, start:stop] = part.transpose(0, 2, 1)
+        out[:, :, start:stop] = xp.permute_dims(part, (0, 2, 1))
 
     for_each(block, range(0, len(planes), _BLOCK), xp)
     return out
@@ -157,12 +159,12 @@ def linear_row(array: Array, taps: tuple[Taps, Taps, Taps], row: int, fill: floa
         return xp.full((len(taps[1]), len(taps[2])), fill, dtype=xp.float32)
     padded = _padded(array.shape[1:], fill, xp)
     within, weight = padded[:-1, :-1], float(taps[0].weight[row])
-    within[...] = fill if low < 0 else array[low]
+    within[...] = fill if low < 0 else array[low, ...]
     if weight:
         within *= 1 - weight
-        within += weight * (fill if high < 0 else array[high].astype(xp.float64))
-    plane = _along(padded, taps[1], 0).astype(xp.float32)
-    return _along(plane.astype(xp.float64), taps[2], 1).astype(xp.float32)
+        within += weight * (fill if high < 0 else xp.astype(array[high, ...], xp.float64))
+    plane = xp.astype(_along(padded, taps[1], 0), xp.float32)
+    return xp.astype(_along(xp.astype(plane, xp.float64), taps[2], 1), xp.float32)
 
 
 def oblique_plane(voxels: Array, space: Space, x: int, fill: float) -> Array:
@@ -178,7 +180,7 @@ def oblique_plane(voxels: Array, space: Space, x: int, fill: float) -> Array:
     float32 [y, z].
     """
     xp = namespace(voxels)
-    y, z = xp.arange(space.shape[1])[:, None], xp.arange(space.shape[2])[None]
+    y, z = xp.arange(space.shape[1])[:, None], xp.arange(space.shape[2])[None, :]
     rows, columns, slices = (
         space.sample_indices(weighted_sum(m[0] * x + o, ((m[1], y), (m[2], z))), axis)
         for axis, (m, o) in enumerate(zip(space.matrix, space.offset, strict=True))
@@ -217,7 +219,7 @@ def sample_points(
         inside = inside & (place >= -0.5) & (place < length - 0.5)
     if order == "nearest":
         index = tuple(
-            xp.clip(xp.floor(p + 0.5), 0, n - 1).astype(xp.int64)
+            xp.astype(xp.clip(xp.floor(p + 0.5), 0, n - 1), xp.int64)
             for p, n in zip(places, array.shape, strict=True)
         )
         values = array[index]
@@ -259,13 +261,13 @@ def _resized(
     padded = _padded(values.shape, fill, xp)
     padded[:-1, :-1] = values
     resized = _along(_along(padded, taps[0], 0), taps[1], 1)
-    return resized.astype(xp.float32).astype(xp.float64)
+    return xp.astype(xp.astype(resized, xp.float32), xp.float64)
 
 
 def _padded(shape: tuple[int, ...], fill: float, xp: Any) -> Array:
     """Room for a plane with the fill value in a last row and column, which index −1 finds."""
     padded = xp.empty((shape[0] + 1, shape[1] + 1), dtype=xp.float64)
-    padded[-1] = fill
+    padded[-1, :] = fill
     padded[:, -1] = fill
     return padded
 

@@ -62,8 +62,8 @@ class Source:
         first = self.plane(0)
         xp = namespace(first)
         voxels = xp.empty(self.geometry.shape, dtype=xp.int16)
-        for k in range(len(voxels)):
-            voxels[k] = _int16(first if k == 0 else self.plane(k))
+        for k in range(voxels.shape[0]):
+            voxels[k, ...] = _int16(first if k == 0 else self.plane(k))
         return voxels
 
 
@@ -114,7 +114,7 @@ def _in_lps_order(scan: Scan, *, air: bool, notes: tuple[str, ...]) -> Source:
         turn = scan.geometry.lps_order()
         voxels = turn.apply(scan.voxels)
         return Source(
-            plane=lambda k: limited(voxels[k]),
+            plane=lambda k: limited(voxels[k, ...]),
             stored=scan.geometry,
             geometry=scan.geometry.reoriented(turn),
             spacing=_plane_spacing(scan.geometry.reoriented(turn)),
@@ -172,7 +172,7 @@ def _int16(plane: Array) -> Array:
     xp = namespace(plane)
     if plane.dtype == xp.int16:
         return plane
-    return xp.clip(xp.rint(plane), -(2**15), 2**15 - 1).astype(xp.int16)
+    return xp.astype(xp.clip(xp.round(plane), -(2**15), 2**15 - 1), xp.int16)
 
 
 def _published_notes(

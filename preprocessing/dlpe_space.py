@@ -150,7 +150,7 @@ def to_source(
         on_device = rows, columns.on(xp), planes.on(xp)
 
         def one(row: int) -> None:
-            lying[slices, row] = linear_row(array, on_device, row, fill).T
+            lying[slices, row, :] = linear_row(array, on_device, row, fill).T
     else:
         one = _nearest_row(array, taps, slices, lying)
     for_each(one, range(space.source_shape[0]), xp)
@@ -207,7 +207,7 @@ def parity_inverse(
     on_device = rows, columns.on(xp), planes.on(xp)
 
     def one(row: int) -> None:
-        out[row] = linear_row(array, on_device, row, 0.0)
+        out[row, ...] = linear_row(array, on_device, row, 0.0)
 
     for_each(one, range(shape[0]), xp)
     return out
@@ -223,8 +223,8 @@ def _resampled(source: Source, space: Space, fill_hu: float, xp: Any) -> Array:
     out = xp.empty(space.shape, dtype=xp.float32)
 
     def one(x: int) -> None:
-        out[x] = oblique_plane(voxels, space, x, fill_hu)
-        normalise_signal(out[x])
+        out[x, ...] = oblique_plane(voxels, space, x, fill_hu)
+        normalise_signal(out[x, ...])
 
     for_each(one, range(space.shape[0]), xp)
     return out
@@ -249,7 +249,7 @@ def _nearest_row(array: Array, taps: Any, slices: Any, lying: Array) -> Any:
 
     def one(row: int) -> None:
         if rows[row] >= 0:
-            picked = xp.take(xp.take(array[int(rows[row])], columns, axis=0), planes, axis=1)
+            picked = xp.take(xp.take(array[int(rows[row]), ...], columns, axis=0), planes, axis=1)
             lying[target, row, y0:y1] = picked.T
 
     return one
@@ -268,14 +268,14 @@ def _oblique_to_source(
     back = np.linalg.inv(np.array(space.matrix))
     start = -back @ np.array(space.offset)
     rows, columns, slices = (space.slice_places(a) for a in range(3))
-    rows, columns = xp.asarray(rows)[:, None], xp.asarray(columns)[None]
+    rows, columns = xp.asarray(rows)[:, None], xp.asarray(columns)[None, :]
 
     def one(k: int) -> None:
         places = [
             weighted_sum(float(b[2] * slices[k] + s), ((float(b[0]), rows), (float(b[1]), columns)))
             for b, s in zip(back, start, strict=True)
         ]
-        lying[k] = sample_points(array, places, order, fill)
+        lying[k, ...] = sample_points(array, places, order, fill)
 
     for_each(one, range(len(slices)), xp)
 

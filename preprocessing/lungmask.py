@@ -43,22 +43,22 @@ def prepare_slice(hu: Array, size: int = SIZE) -> tuple[Array, Box]:
     """
     xp = namespace(hu)
     integer = xp.isdtype(hu.dtype, "integral")
-    if integer and hu.dtype.itemsize == 1:
-        hu = hu.astype(xp.int16)
+    if integer and xp.iinfo(hu.dtype).bits == 8:
+        hu = xp.astype(hu, xp.int16)
     limited = xp.clip(hu, LOWEST_HU, HIGHEST_HU)
     y0, x0, y1, x1 = box = body_box(limited)
     crop = limited[y0:y1, x0:x1]
     if integer:
-        return resize_corners_int(crop.astype(xp.int16), (size, size)), box
-    return xp.minimum(_resize_corners_float(crop, (size, size)), HIGHEST_HU).astype(xp.float32), box
+        return resize_corners_int(xp.astype(crop, xp.int16), (size, size)), box
+    resized = xp.minimum(_resize_corners_float(crop, (size, size)), HIGHEST_HU)
+    return xp.astype(resized, xp.float32), box
 
 
 def normalise(hu: Array) -> Array:
     """HU → 0…1: −1024 becomes 0, 600 becomes 1; float32 of the same shape."""
     xp = namespace(hu)
-    return (xp.clip(hu, LOWEST_HU, HIGHEST_HU).astype(xp.float32) - LOWEST_HU) / (
-        HIGHEST_HU - LOWEST_HU
-    )
+    limited = xp.astype(xp.clip(hu, LOWEST_HU, HIGHEST_HU), xp.float32)
+    return (limited - LOWEST_HU) / (HIGHEST_HU - LOWEST_HU)
 
 
 def body_mask(hu: Array) -> NDArray[np.uint8]:
@@ -120,10 +120,10 @@ def resize_corners_int(image: Array, shape: tuple[int, int]) -> Array:
         low, high, weight, unit = _corner_taps(image.shape[axis], shape[axis])
         wide = xp.int32 if 4000 * whole * unit < 2**31 else xp.int64
         along = (slice(None), None) if axis == 0 else (None, slice(None))
-        first = xp.take(sums, xp.asarray(low), axis=axis).astype(wide)
-        sums = xp.take(sums, xp.asarray(high), axis=axis).astype(wide)
+        first = xp.astype(xp.take(sums, xp.asarray(low), axis=axis), wide)
+        sums = xp.astype(xp.take(sums, xp.asarray(high), axis=axis), wide)
         sums -= first
-        sums *= xp.asarray(weight.astype(wide))[along]
+        sums *= xp.asarray(weight, dtype=wide)[along]
         first *= unit
         sums += first
         whole *= unit
@@ -131,14 +131,14 @@ def resize_corners_int(image: Array, shape: tuple[int, int]) -> Array:
         sums *= 2
         sums += whole
         sums //= 2 * whole
-        return sums.astype(xp.int16)
+        return xp.astype(sums, xp.int16)
     rounded = (2 * xp.abs(sums) + whole) // (2 * whole)
-    return xp.where(sums < 0, -rounded, rounded).astype(xp.int16)
+    return xp.astype(xp.where(sums < 0, -rounded, rounded), xp.int16)
 
 
 def _resize_corners_float(image: Array, shape: tuple[int, int]) -> Array:
     xp = namespace(image)
-    values = image.astype(xp.float64)
+    values = xp.astype(image, xp.float64)
     for axis in (0, 1):
         low, high, weight, unit = _corner_taps(image.shape[axis], shape[axis])
         along = (slice(None), None) if axis == 0 else (None, slice(None))

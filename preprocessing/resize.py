@@ -66,10 +66,11 @@ def resize_bilinear(x: Array, shape: tuple[int, int]) -> Array:
     ``mode="bilinear", align_corners=False`` up to rounding (spec cxr §5.1, last paragraph).
     """
     xp = namespace(x)
-    y = x.astype(xp.float32)
+    y = xp.astype(x, xp.float32)
     for axis in (0, 1):
         low, high, t = _float_taps(y.shape[axis], shape[axis])
-        weight = xp.asarray(t).reshape(tuple(-1 if a == axis else 1 for a in range(y.ndim)))
+        along = tuple(-1 if a == axis else 1 for a in range(y.ndim))
+        weight = xp.reshape(xp.asarray(t), along)
         first = xp.take(y, xp.asarray(low), axis=axis)
         y = first + (xp.take(y, xp.asarray(high), axis=axis) - first) * weight
     return y
@@ -97,12 +98,12 @@ def _interpolate(xp: Any, x: Array, rows: _Taps, columns: _Taps) -> Array:
     row0, row1, b0, b1 = (xp.asarray(t) for t in rows)
     col0, col1, a0, a1 = (xp.asarray(t) for t in columns)
     along = (slice(None), *[None] * (x.ndim - 2))
-    left, right = (xp.take(x, c, axis=1).astype(xp.int32) for c in (col0, col1))
+    left, right = (xp.astype(xp.take(x, c, axis=1), xp.int32) for c in (col0, col1))
     left *= a0[along]
     right *= a1[along]
     left += right
     # At most 255 · 2048 / 16 = 32640, which fits 16 bits.
-    sums = (left >> 4).astype(xp.int16)
+    sums = xp.astype(left >> 4, xp.int16)
     along = (*along, None)
     upper = xp.take(sums, row0, axis=0) * b0[along]
     lower = xp.take(sums, row1, axis=0) * b1[along]
@@ -110,7 +111,7 @@ def _interpolate(xp: Any, x: Array, rows: _Taps, columns: _Taps) -> Array:
     lower >>= 16
     upper += lower
     upper += 2
-    return (upper >> 2).astype(xp.uint8)
+    return xp.astype(upper >> 2, xp.uint8)
 
 
 @lru_cache(maxsize=512)

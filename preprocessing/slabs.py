@@ -58,7 +58,8 @@ class Slab:
 
 def slices_first(volume: Array, direction: Direction) -> Array:
     """View a volume [x, y, z] as the slices [n, H, W] of one direction."""
-    return volume.transpose(DIRECTIONS.index(direction), *IMAGE_AXES[direction])
+    axes = (DIRECTIONS.index(direction), *IMAGE_AXES[direction])
+    return namespace(volume).permute_dims(volume, axes)
 
 
 def cut(volume: Array, slab: Slab, margin: int = 0, dtype: Any = None) -> Array:
@@ -82,9 +83,9 @@ def cut(volume: Array, slab: Slab, margin: int = 0, dtype: Any = None) -> Array:
     first, last = slab.start - margin, slab.stop + margin
     low, high = max(first, 0), min(last, slices.shape[0])
     cutting = xp.empty((last - first, *slices.shape[1:]), dtype=dtype or volume.dtype)
-    cutting[: low - first] = _OUTSIDE
-    cutting[low - first : high - first] = slices[low:high]
-    cutting[high - first :] = _OUTSIDE
+    cutting[: low - first, ...] = _OUTSIDE
+    cutting[low - first : high - first, ...] = slices[low:high, ...]
+    cutting[high - first :, ...] = _OUTSIDE
     return cutting
 
 
@@ -101,10 +102,10 @@ def add(total: Array, slab: Slab, values: Array) -> None:
         [S, H, W] of the same array module.
     """
     slices = slices_first(total, slab.direction)
-    slices[slab.start : slab.stop] += values
+    slices[slab.start : slab.stop, ...] += values
     for source, copies in slab.copies.items():
         for copy in copies:
-            slices[copy] += values[source - slab.start]
+            slices[copy, ...] += values[source - slab.start, ...]
 
 
 def same_inputs(
@@ -188,13 +189,14 @@ def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def _constants(volume: Array, direction: Direction) -> NDArray[np.float64]:
     """The value of each constant slice, NaN for the others."""
-    slices = slices_first(volume, direction)
+    xp, slices = namespace(volume), slices_first(volume, direction)
     values = to_host(slices[:, 0, 0]).astype(np.float64)
     sparse = slices[:, ::_SPARSE, ::_SPARSE]
-    maybe = to_host((sparse == sparse[:, :1, :1]).all(axis=(1, 2)))
-    constant = np.zeros(len(values), bool)
+    maybe = to_host(xp.all(sparse == sparse[:, :1, :1], axis=(1, 2)))
+    constant = xp.zeros(len(values), dtype=xp.bool)
     for start, stop in _runs(np.flatnonzero(maybe).tolist()):
         for a in range(start, stop, _BLOCK):
-            block = slices[a : min(a + _BLOCK, stop)]
-            constant[a : a + len(block)] = to_host((block == block[:, :1, :1]).all(axis=(1, 2)))
-    return np.where(constant, values, np.nan)
+            b = min(a + _BLOCK, stop)
+            block = slices[a:b, ...]
+            constant[a:b] = xp.all(block == block[:, :1, :1], axis=(1, 2))
+    return np.where(to_host(constant), values, np.nan)

@@ -26,5 +26,7 @@ def fit_square(image: Array, side: int) -> Array:
     height, width = image.shape
     full = max(height, width)
     if height != width:
-        image = xp.pad(image, ((0, full - height), (0, full - width)))
+        padded = xp.zeros((full, full), dtype=image.dtype)
+        padded[:height, :width] = image
+        image = padded
     return image if full == side else resize_bilinear_u8(image, (side, side))

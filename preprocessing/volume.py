@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..catalog.ct_angel import GAP_FACTOR
 from ..catalog.errors import InputError
-from .arrays import Array
+from .arrays import Array, namespace
 
 Triple = tuple[float, float, float]
 
@@ -42,14 +42,13 @@ class Reorientation:
 
     def apply(self, array: Array) -> Array:
         """Reorient an array [a, b, c, …] of three axes or more; a view of it."""
-        turned = array.transpose(*self.axes, *range(3, array.ndim))
-        return turned[tuple(slice(None, None, -1 if f else 1) for f in self.flips)]
+        turned = _permuted(array, self.axes)
+        return turned[(*(slice(None, None, -1 if f else 1) for f in self.flips), ...)]
 
     def undo(self, array: Array) -> Array:
         """Bring an array back to the source order; a view of it."""
-        turned = array[tuple(slice(None, None, -1 if f else 1) for f in self.flips)]
-        back = sorted(range(3), key=self.axes.__getitem__)
-        return turned.transpose(*back, *range(3, array.ndim))
+        turned = array[(*(slice(None, None, -1 if f else 1) for f in self.flips), ...)]
+        return _permuted(turned, sorted(range(3), key=self.axes.__getitem__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +220,11 @@ def find_breaks(positions: Sequence[float], factor: float = GAP_FACTOR) -> tuple
     if not len(steps):
         return ()
     return tuple(int(i) for i in np.flatnonzero(steps > factor * np.median(steps)))
+
+
+def _permuted(array: Array, axes: Sequence[int]) -> Array:
+    """View an array with its first three axes in another order."""
+    return namespace(array).permute_dims(array, (*axes, *range(3, array.ndim)))
 
 
 def _triple(values: NDArray[Any]) -> Triple:

@@ -41,7 +41,7 @@ def ct_angel_window(hu: Array, window: Window) -> Array:
     # One lookup instead of float64 arithmetic for each pixel.
     levels = np.trunc((np.arange(-(2**15), 2**15) - low) * (255 / (high - low)))
     table = xp.asarray(np.clip(levels, 0, 255).astype(np.uint8))
-    return table[hu.astype(xp.int32) + 2**15]
+    return table[xp.astype(hu, xp.int32) + 2**15]
 
 
 def display_window(hu: Array, window: Window = LUNG_WINDOW) -> Array:
@@ -63,8 +63,9 @@ def display_window(hu: Array, window: Window = LUNG_WINDOW) -> Array:
     """
     xp = namespace(hu)
     _check(window)
-    scaled = (hu.astype(xp.float32) - (window.level - window.width / 2)) * (255 / window.width)
-    return xp.clip(xp.rint(scaled), 0, 255).astype(xp.uint8)
+    low = window.level - window.width / 2
+    scaled = (xp.astype(hu, xp.float32) - low) * (255 / window.width)
+    return xp.astype(xp.clip(xp.round(scaled), 0, 255), xp.uint8)
 
 
 def jpeg_roundtrip(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -88,7 +89,7 @@ def jpeg_roundtrip(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def padding_to_air(hu: Array) -> Array:
     """Raise everything below −1024 HU to it: what lies outside the scanner's field of view."""
-    return namespace(hu).maximum(hu, hu.dtype.type(AIR_HU))
+    return namespace(hu).maximum(hu, AIR_HU)
 
 
 def doubts_about_hu(low: int, high: int) -> str | None:

@@ -99,9 +99,3 @@ def test_wrong_use_is_told() -> None:
         refine(tiny(), 0)
     with pytest.raises(InputError, match="one shape"):
         refine(tiny(), 1, restrict=np.ones((3, 3, 3), np.uint8))
-
-
-def test_cupy_gives_the_same(stored) -> None:
-    cupy = pytest.importorskip("cupy")
-    found = refine(cupy.asarray(stored["blob"]), 7)
-    np.testing.assert_array_equal(found.get(), stored["blob_7"])

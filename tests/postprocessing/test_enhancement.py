@@ -218,11 +218,3 @@ def test_what_cannot_be_enhanced_is_told() -> None:
         enhance(ct, vessel, airway, vessel, "corrected")
     with pytest.raises(InputError, match="one shape"):
         enhance(ct, lung, airway[1:], vessel)
-
-
-def test_cupy_gives_the_same(phantom) -> None:
-    cupy = pytest.importorskip("cupy")
-    stored, scan = phantom
-    found = enhance(*(cupy.asarray(a) for a in scan))
-    assert found.baseline == stored["up_baseline"]
-    np.testing.assert_array_equal(found.volume.get(), stored["up_enhanced"])

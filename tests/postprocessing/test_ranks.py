@@ -162,9 +162,3 @@ def test_what_cannot_be_ranked_is_told() -> None:
     score[0, 0, 3] = np.nan
     with pytest.raises(InputError, match="not numbers"):
         rank_threshold(lung, score, 0.1, limits=(0, 500))
-
-
-def test_cupy_gives_the_same(stored, score) -> None:
-    cupy = pytest.importorskip("cupy")
-    found = channels(cupy.asarray(stored["lung"]), cupy.asarray(score), VESSEL)
-    np.testing.assert_array_equal(found[0].get(), stored["vessel_high_recall"])

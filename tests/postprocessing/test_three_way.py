@@ -68,17 +68,3 @@ def test_clear_outside() -> None:
     box = (slice(1, 4), slice(0, 7), slice(5, 8))
     clear_outside(total, box)
     assert total.sum() == total[box].size == 63
-
-
-def test_cupy_gives_the_same() -> None:
-    cupy = pytest.importorskip("cupy")
-    total = np.random.default_rng(0).random((9, 8, 7), np.float32) * 3
-    total[4] = 0.5
-    within = (total > 0.7).astype(np.uint8)
-    on_gpu = [cupy.asarray(a) for a in (total, within)]
-    np.testing.assert_array_equal(
-        positive(on_gpu[0], 2, within=on_gpu[1]).get(), positive(total, 2, within=within)
-    )
-    np.testing.assert_array_equal(
-        open_slices(on_gpu[0], 2, "x", on_gpu[1]), open_slices(total, 2, "x", within)
-    )

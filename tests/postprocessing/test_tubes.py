@@ -154,9 +154,3 @@ def test_nothing_grows_from_nothing() -> None:
 def test_tubes_do_not_shrink() -> None:
     with pytest.raises(InputError, match="ratio of 1 or more"):
         extend(disk(5), 0.9, 50)
-
-
-def test_cupy_gives_the_same(stored) -> None:
-    cupy = pytest.importorskip("cupy")
-    found = extend(cupy.asarray(stored["mask"]), 1.1, 50)
-    np.testing.assert_array_equal(found.get(), stored["up_1p1_50"])

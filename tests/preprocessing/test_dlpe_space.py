@@ -320,24 +320,3 @@ def test_arrays_of_another_run_are_refused() -> None:
         InputError, match=r"\[16, 16, 32\] for a normalised space of \[16, 16, 16\]"
     ):
         to_source(np.zeros((16, 16, 32), np.uint8), space)
-
-
-def test_cupy_gives_the_same() -> None:
-    cupy = pytest.importorskip("cupy")
-    rng = np.random.default_rng(0)
-    volume = scan(rng.integers(-1024, 2000, (30, 26, 20)).astype(np.int16), (8.0, 9.0, 20.0))
-    turned = Geometry(
-        volume.geometry.shape,
-        (0.0, 0.0, 0.0),
-        (20.0, 8.0, 9.0),
-        ((0.0, 0.0, 1.0), (0.0, 0.96, -0.28), (1.0, 0.0, 0.0)),
-    )
-    for mode, geometry in (("parity", volume.geometry), ("corrected", turned)):
-        host = normalise(Volume(volume.voxels, geometry), mode, 64)
-        device = normalise(Volume(cupy.asarray(volume.voxels), geometry), mode, 64)
-        assert np.abs(device.voxels.get() - host.voxels).max() < 1e-6
-        mask = (host.voxels > 0).astype(np.uint8)
-        back = to_source(cupy.asarray(mask), device.space).get()
-        assert np.array_equal(back, to_source(mask, host.space))
-        linear = to_source(device.voxels, device.space, "linear").get()
-        assert np.abs(linear - to_source(host.voxels, host.space, "linear")).max() < 1e-5

@@ -79,12 +79,3 @@ def test_integer_resize_of_a_mask_is_not_the_float_one() -> None:
     integer = resize_bilinear_u8(mask, (512, 512)) > 0.5
     floating = resize_bilinear(mask, (512, 512)) >= 0.5
     assert 0 < np.count_nonzero(integer != floating) < 1500
-
-
-@pytest.mark.gpu
-def test_cupy_gives_the_same() -> None:
-    cupy = pytest.importorskip("cupy")
-    x = np.random.default_rng(3).integers(0, 256, (900, 700, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(
-        resize_bilinear_u8(cupy.asarray(x), (512, 512)).get(), resize_bilinear_u8(x, (512, 512))
-    )

@@ -122,19 +122,3 @@ def test_slabs_of_a_run_are_about_as_long() -> None:
     same = np.arange(40)
     assert [len(s) for s in plan("x", np.ones(40, bool), same, 16)] == [13, 13, 14]
     assert plan("x", np.zeros(40, bool), same, 16) == []
-
-
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_cupy_gives_the_same(direction: Direction) -> None:
-    cupy = pytest.importorskip("cupy")
-    volume = padded()
-    on_gpu = cupy.asarray(volume)
-    slab = Slab(direction, 2, 6, {3: (0, 9)})
-    cutting = cut(on_gpu, slab, 5, np.float16)
-    np.testing.assert_array_equal(cutting.get(), cut(volume, slab, 5, np.float16))
-    add(on_gpu, slab, cutting[5:-5])
-    add(volume, slab, cutting[5:-5].get())
-    np.testing.assert_array_equal(on_gpu.get(), volume)
-    np.testing.assert_array_equal(
-        same_inputs(cupy.asarray(padded()), direction, W5), same_inputs(padded(), direction, W5)
-    )

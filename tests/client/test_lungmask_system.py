@@ -131,13 +131,17 @@ def test_slices_are_batched_on_the_server_and_told(
     ct_server: TritonServer, phantom: CtPhantom
 ) -> None:
     with Client(ct_server.grpc_url) as client:
-        told = []
-        client.on_progress = told.append
-        before = client.statistics("lungmask_r231")
-        client.run("lungmask", phantom.volume, slices_in_flight=16)
-        after = client.statistics("lungmask_r231")
-    assert after.inferences - before.inferences == len(phantom.lung)
-    assert after.executions - before.executions < len(phantom.lung)
+        for _ in range(5):  # a client that is kept waiting by other work gives nothing to batch
+            told = []
+            client.on_progress = told.append
+            before = client.statistics("lungmask_r231")
+            client.run("lungmask", phantom.volume, slices_in_flight=16)
+            after = client.statistics("lungmask_r231")
+            assert after.inferences - before.inferences == len(phantom.lung)
+            if after.executions - before.executions < len(phantom.lung):
+                break
+        else:
+            raise AssertionError("each slice was computed alone")
     assert {(t.stage, t.total) for t in told} == {("slices", len(phantom.lung))}
     assert sorted(t.done for t in told) == list(range(1, len(phantom.lung) + 1))
 

@@ -8,14 +8,13 @@ lost only when no server is left for longer than the window.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from numpy.typing import NDArray
-
 from ..catalog.errors import ConnectionFailed, RepositoryError
+from ..preprocessing.arrays import Array
 from .batch import Batch, Outcome, at_once, choose
 from .client import Client
 from .options import ConnectionOptions
@@ -104,7 +103,7 @@ class ClientPool:
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, NDArray],
+        inputs: Mapping[str, Array],
         outputs: Sequence[str],
         *,
         deadline_s: float | None = None,
@@ -133,7 +132,7 @@ class ClientPool:
         finish: Callable[[Outcome], Any] | None = None,
         options: object | None = None,
         **given: Any,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """Run a system on many studies; yields outcomes in input order. See `Client.run_many`.
 
         Parameters
@@ -207,7 +206,7 @@ class ClientPool:
                 self._servers.closing.wait(action.seconds)
                 return None
             case Compute():
-                return action.function()
+                return action.perform()
             case Each():
                 make = action.make
                 return list(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..catalog.errors import InputError
 from .pipelines import PIPELINES, Pipeline, Result, Source
 from .pipelines.base import Heavy
+from .trace import study
 from .window import in_order, in_order_async
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ class Batch(Generic[T]):
         if self.in_flight < 1:
             raise InputError(f"{self.in_flight} studies in flight; it takes one or more")
 
-    def run(self, client: Client | ClientPool, sources: Iterable[Source]) -> Iterator[T]:
+    def run(
+        self, client: Client | ClientPool, sources: Iterable[Source]
+    ) -> Generator[T, None, None]:
         """Run in threads; yields in input order what `finish` returns.
 
         When the iteration is ended, by Ctrl-C for instance, studies in work end, too.
@@ -115,11 +118,13 @@ class Batch(Generic[T]):
             index, source = numbered
             start = time.perf_counter()
             result, error = None, None
-            try:
-                result = client.drive(client.study(self.pipeline, source, self.options), stop)
-            except Exception as failure:  # noqa: BLE001 - the batch goes on, the outcome tells
-                error = failure
-            return self.finish(Outcome(index, source, result, error, time.perf_counter() - start))
+            with study(index + 1):
+                try:
+                    result = client.drive(client.study(self.pipeline, source, self.options), stop)
+                except Exception as failure:  # noqa: BLE001 - the batch goes on, the outcome tells
+                    error = failure
+                seconds = time.perf_counter() - start
+                return self.finish(Outcome(index, source, result, error, seconds))
 
         return in_order(work, enumerate(sources), self.in_flight, stop.set)
 
@@ -130,11 +135,12 @@ class Batch(Generic[T]):
             index, source = numbered
             start = time.perf_counter()
             result, error = None, None
-            try:
-                result = await client.drive(client.study(self.pipeline, source, self.options))
-            except Exception as failure:  # noqa: BLE001 - the batch goes on, the outcome tells
-                error = failure
-            outcome = Outcome(index, source, result, error, time.perf_counter() - start)
-            return await asyncio.to_thread(self.finish, outcome)
+            with study(index + 1):
+                try:
+                    result = await client.drive(client.study(self.pipeline, source, self.options))
+                except Exception as failure:  # noqa: BLE001 - the batch goes on, the outcome tells
+                    error = failure
+                outcome = Outcome(index, source, result, error, time.perf_counter() - start)
+                return await asyncio.to_thread(self.finish, outcome)
 
         return in_order_async(work, enumerate(sources), self.in_flight)

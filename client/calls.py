@@ -13,8 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
+from tritonclient.utils import triton_to_np_dtype
 
+from ..preprocessing.arrays import Array
 from .models import ModelInfo
 from .session import Inference
 from .steps import Ask, Compute, Each, Sleep, Steps, Tell
@@ -25,7 +28,7 @@ R = TypeVar("R")
 
 def infer(
     model: str,
-    inputs: Mapping[str, NDArray],
+    inputs: Mapping[str, Array],
     outputs: Sequence[str],
     *,
     deadline_s: float | None = None,
@@ -34,6 +37,20 @@ def infer(
     """Run a model on arrays, see `Session.infer`."""
     options = {"deadline_s": deadline_s, "output_shapes": output_shapes}
     return (yield Ask("infer", (model, inputs, outputs), options))
+
+
+def integers(name: str, inputs: Mapping[str, NDArray]) -> Steps[dict[str, NDArray]]:
+    """Integer inputs of a model as wide as the server tells: engines take no 16-bit ones.
+
+    What would lose something stays, and the server refuses it.
+    """
+    served = yield from model(name)
+    found = dict(inputs)
+    for key, array in inputs.items():
+        wanted = triton_to_np_dtype(served.inputs[key].dtype)
+        if wanted is not None and np.can_cast(array.dtype, wanted):
+            found[key] = array.astype(wanted, copy=False)
+    return found
 
 
 def model(name: str) -> Steps[ModelInfo]:
@@ -66,6 +83,7 @@ __all__ = [
     "about",
     "each",
     "infer",
+    "integers",
     "model",
     "models",
 ]

@@ -8,7 +8,7 @@ import dataclasses
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import tritonclient.grpc
 import tritonclient.grpc.aio
-from numpy.typing import NDArray
 
 from ..catalog.errors import ConnectionFailed
+from ..preprocessing.arrays import Array
 from . import failures
 from .batch import Batch, Outcome, at_once, choose
 from .models import ModelInfo, ModelState, ModelStatistics
@@ -136,7 +136,7 @@ class Client(_Common):
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, NDArray],
+        inputs: Mapping[str, Array],
         outputs: Sequence[str],
         *,
         deadline_s: float | None = None,
@@ -186,7 +186,7 @@ class Client(_Common):
         finish: Callable[[Outcome], Any] | None = None,
         options: object | None = None,
         **given: Any,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """Run a system on many studies, `in_flight` at once; yields outcomes in input order.
 
         A study that fails is an outcome with an error; the batch goes on. Memory is bounded by
@@ -261,7 +261,7 @@ class Client(_Common):
                 self._closing.wait(action.seconds)
                 return None
             case Compute():
-                return action.function()
+                return action.perform()
             case Ask():
                 method = getattr(self.session, action.method)
                 return self.drive(method(*action.arguments, **action.options))
@@ -313,7 +313,7 @@ class AsyncClient(_Common):
     async def infer(
         self,
         model: str,
-        inputs: Mapping[str, NDArray],
+        inputs: Mapping[str, Array],
         outputs: Sequence[str],
         *,
         deadline_s: float | None = None,
@@ -452,7 +452,7 @@ class AsyncClient(_Common):
                     await asyncio.wait_for(self._closing.wait(), action.seconds)
                 return None
             case Compute():
-                return await asyncio.to_thread(action.function)
+                return await asyncio.to_thread(action.perform)
             case Ask():
                 method = getattr(self.session, action.method)
                 return await self.drive(method(*action.arguments, **action.options))

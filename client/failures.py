@@ -63,6 +63,13 @@ def never_answered(
         remedy = "start a server with `hilum serve`, or give the address of one that runs"
     elif listener in (Listener.UNREACHABLE, Listener.UNKNOWN_HOST):
         remedy = "check the host's name, the network and its firewall"
+    elif listener is Listener.HTTP2_OVER_TLS:
+        remedy = (
+            "if it is a proxy, see that the Triton behind it runs; else it may still be loading "
+            "its models; look at its log"
+        )
+    elif listener is Listener.NO_TLS:
+        remedy = "check the certificates on both sides, and whether the server speaks TLS at all"
     elif listener is Listener.GRPC:
         remedy = "it may still be loading its models; look at its log"
     else:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
+from contextlib import suppress
 from enum import Enum
+from pathlib import Path
 
 # What an HTTP/2 client says first (RFC 9113 §3.4): the preface, then an empty SETTINGS frame.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -17,6 +19,8 @@ class Listener(Enum):
     GRPC = "a gRPC server answers"
     HTTP = "an HTTP server answers, not a gRPC server"
     TLS = "a server answers that wants TLS"
+    HTTP2_OVER_TLS = "a server answers that speaks HTTP/2 over TLS, as gRPC servers and proxies do"
+    NO_TLS = "something answers with which no TLS connection can be made"
     OTHER = "something answers that is not a gRPC server"
     HANGS_UP = "something accepts connections and closes them, as Triton's HTTP port does"
     SILENT = "something accepts connections and says nothing"
@@ -30,19 +34,49 @@ class Listener(Enum):
         return self in (Listener.HTTP, Listener.TLS, Listener.OTHER)
 
 
-def identify(host: str, port: int, timeout_s: float = 1.0) -> Listener:
+def identify(
+    host: str, port: int, timeout_s: float = 1.0, *, tls: ssl.SSLContext | None = None
+) -> Listener:
     """Connect to a port, greet it as an HTTP/2 client does, and judge by the first bytes back.
 
-    A second connection finds out whether one that hangs up wants TLS. Blocks for a few times
-    `timeout_s` at most.
+    Where no TLS is wanted, a second connection finds out whether one that hangs up wants it.
+    Blocks for a few times `timeout_s` at most.
+
+    Parameters
+    ----------
+    tls
+        How to encrypt (`unverified`); None for plain text. A port that wants TLS is never greeted
+        in plain text: a proxy's answer to that says nothing of what it stands for.
     """
-    found = _greet(host, port, timeout_s)
+    found = _greet(host, port, timeout_s, tls)
+    if tls is not None:
+        return Listener.HTTP2_OVER_TLS if found is Listener.GRPC else found
     if found is Listener.HANGS_UP and _speaks_tls(host, port, timeout_s):
         return Listener.TLS
     return found
 
 
-def _greet(host: str, port: int, timeout_s: float) -> Listener:
+def unverified(
+    certificate: Path | str | None = None, key: Path | str | None = None
+) -> ssl.SSLContext:
+    """TLS for a greeting: nothing is sent that is worth protecting, so nobody has to prove who.
+
+    Parameters
+    ----------
+    certificate, key
+        PEM files of this client, for servers that ask for them.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    if certificate is not None:
+        with suppress(ssl.SSLError):  # what is no certificate, gRPC has refused already
+            context.load_cert_chain(certificate, key, password=lambda: "")
+    return context
+
+
+def _greet(host: str, port: int, timeout_s: float, tls: ssl.SSLContext | None) -> Listener:
     try:
         connection = socket.create_connection((host, port), timeout_s)
     except ConnectionRefusedError:
@@ -53,22 +87,24 @@ def _greet(host: str, port: int, timeout_s: float) -> Listener:
         return Listener.UNREACHABLE
     with connection:
         try:
-            connection.sendall(_GREETING)
-            return _judge(connection.recv(256))
+            if tls is not None:
+                connection = tls.wrap_socket(connection, server_hostname=host)
+            with connection:
+                connection.sendall(_GREETING)
+                return _judge(connection.recv(256))
         except TimeoutError:
             return Listener.SILENT
+        except ssl.SSLError:
+            return Listener.NO_TLS
         except OSError:
             return Listener.HANGS_UP
 
 
 def _speaks_tls(host: str, port: int, timeout_s: float) -> bool:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # nothing is sent; only the protocol is of interest
-    context.verify_mode = ssl.CERT_NONE
     try:
         with (
             socket.create_connection((host, port), timeout_s) as connection,
-            context.wrap_socket(connection),
+            unverified().wrap_socket(connection),
         ):
             return True
     except OSError:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from tritonclient.utils import InferenceServerException
 
@@ -26,6 +25,7 @@ from ..catalog.errors import (
     InferenceFailed,
     InputError,
 )
+from ..preprocessing.arrays import Array
 from .steps import Steps
 from .transport import status_of
 
@@ -85,7 +85,7 @@ class Metrics:
         self._requests = Counter(
             "hilum_client_requests",
             "Inference requests that ended, by outcome (ok, failed) and transport of the tensors "
-            "(grpc, shm; none where no answer came).",
+            "(grpc, shm, cuda; none where no answer came).",
             ("model", "outcome", "transport"), **on,
         )  # fmt: skip
         self._failures = Counter(
@@ -135,7 +135,7 @@ class Metrics:
         )
 
     def request(
-        self, model: str, inputs: Mapping[str, NDArray], steps: Steps[Inference]
+        self, model: str, inputs: Mapping[str, Array], steps: Steps[Inference]
     ) -> Steps[Inference]:
         """Run the steps of a request and count it."""
         model = model if model in self._models else OTHER
@@ -207,5 +207,8 @@ def reason(error: BaseException) -> str:
     return next((word for kind, word in _REASONS if isinstance(error, kind)), "internal")
 
 
-def _size(arrays: Mapping[str, NDArray]) -> int:
-    return sum(np.asarray(array).nbytes for array in arrays.values())
+def _size(arrays: Mapping[str, Array]) -> int:
+    return sum(
+        array.nbytes if hasattr(array, "nbytes") else np.asarray(array).nbytes
+        for array in arrays.values()
+    )

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 from ..catalog.errors import ConnectionFailed
 
-TransportChoice = Literal["auto", "grpc", "shm"]
-"""``auto``: shared memory where the server takes it, else gRPC; or one of the two."""
+TransportChoice = Literal["auto", "grpc", "shm", "cuda"]
+"""``auto``: shared memory where the server takes it, for arrays on a GPU the GPU's; else gRPC."""
 
 _TARGET_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:")
 
@@ -39,10 +39,12 @@ class ConnectionOptions:
         First and longest pause between two attempts; it doubles from one to the other, and half of
         it is random, so that many clients do not come back at once.
     transport
-        ``"shm"`` makes it an error when the server refuses shared memory. Tensors whose shape is
-        not known beforehand, and requests beyond `shared_memory_bytes`, go over gRPC all the same.
+        ``"shm"`` makes it an error when the server refuses shared memory; ``"cuda"``, when it
+        refuses that of the GPU for arrays on one (arrays on the host go as with ``"auto"``).
+        Tensors whose shape is not known beforehand, and requests beyond `shared_memory_bytes`, go
+        over gRPC all the same.
     shared_memory_bytes
-        Most that a client's regions occupy together.
+        Most that a client's regions occupy together, on the host and on each GPU.
     tls
         Encrypt; implied by any of the options that follow.
     tls_root_certificates
@@ -75,9 +77,9 @@ class ConnectionOptions:
 
     def __post_init__(self) -> None:
         _check_url(self.url)
-        if self.transport not in ("auto", "grpc", "shm"):
+        if self.transport not in get_args(TransportChoice):
             raise ConnectionFailed(
-                f"there is no transport {self.transport!r}; choose auto, grpc or shm"
+                f"there is no transport {self.transport!r}; choose auto, grpc, shm or cuda"
             )
         if self.deadline_s <= 0:
             raise ConnectionFailed(f"a deadline of {self.deadline_s} s leaves no time to answer")

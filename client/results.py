@@ -55,6 +55,7 @@ class Report:
         *,
         system: str,
         mode: str,
+        device: str,
         weights: Sequence[Mapping[str, Any]],
         server: Mapping[str, Any],
         total: int,
@@ -64,6 +65,7 @@ class Report:
         head = {
             "system": system,
             "mode": mode,
+            "device": device,
             "hilum_version": version("hilum"),
             "disclaimer": DISCLAIMER,
             "weights": list(weights),

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException
 
 from ..catalog import ABOUT
-from ..catalog.errors import DeadlineExceeded, HilumError, InferenceFailed
+from ..catalog.errors import DeadlineExceeded, HilumError
+from ..preprocessing.arrays import Array
 from . import failures
-from .listener import Listener, identify
+from .listener import Listener, identify, unverified
 from .models import (
     ModelInfo,
     ModelState,
@@ -29,8 +29,10 @@ from .models import (
     read_statistics,
 )
 from .options import ConnectionOptions
+from .request import checked_input
 from .retry import Outage, pauses
 from .steps import Compute, Rpc, Sleep, Steps
+from .trace import span
 from .transport import CONTROL_TIMEOUT_S, Answer, Request, Transport, TransportName, status_of
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class Inference:
     Attributes
     ----------
     outputs
-        Arrays by name, read-only, with the batch axis where the model has one.
+        Arrays by name, with the batch axis where the model has one: NumPy's, read-only; CuPy's
+        where the transport is ``cuda`` and the shape was known beforehand.
     transport
         How the tensors travelled.
     seconds
@@ -55,7 +58,7 @@ class Inference:
         1 unless the server was away or busy.
     """
 
-    outputs: Mapping[str, NDArray]
+    outputs: Mapping[str, Array]
     transport: TransportName
     seconds: float
     attempts: int
@@ -84,7 +87,7 @@ class Session:
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, NDArray],
+        inputs: Mapping[str, Array],
         outputs: Sequence[str],
         *,
         deadline_s: float | None = None,
@@ -96,7 +99,8 @@ class Session:
         ----------
         inputs
             Arrays by name, with the element types and shapes of the model; the batch axis
-            included where it has one.
+            included where it has one. Arrays on a GPU (CuPy's, or any that speak DLPack) travel
+            through CUDA shared memory where the server takes it.
         outputs
             Names of the outputs wanted.
         deadline_s
@@ -120,13 +124,13 @@ class Session:
     def _infer(
         self,
         model: str,
-        inputs: Mapping[str, NDArray],
+        inputs: Mapping[str, Array],
         outputs: Sequence[str],
         deadline_s: float | None,
         output_shapes: Mapping[str, tuple[int, ...]],
     ) -> Steps[Inference]:
         deadline_s = self.options.deadline_s if deadline_s is None else deadline_s
-        inputs = {name: _checked(model, name, array) for name, array in inputs.items()}
+        inputs = {name: checked_input(model, name, array) for name, array in inputs.items()}
         attempts = 0
 
         def attempt() -> Steps[Answer]:
@@ -135,14 +139,15 @@ class Session:
             if attempts > 1 and self.metrics is not None:
                 self.metrics.retried(model)
             specs: dict[str, tuple[str, tuple[int, ...]]] = {}
-            if (yield from self.transport.shares_memory()):
+            if (yield from self.transport.may_share(inputs)):
                 info = yield from self._fetch_model(model)
                 specs = output_specs(info, inputs, output_shapes)
             request = Request(model, inputs, tuple(outputs), deadline_s, specs)
             return (yield from self.transport.send(request))
 
         started = time.perf_counter()
-        answer = yield from self._retried(attempt, model, deadline_s)
+        with span("request", model=model):
+            answer = yield from self._retried(attempt, model, deadline_s)
         self._seen.add(model)
         return Inference(answer.outputs, answer.transport, time.perf_counter() - started, attempts)
 
@@ -282,10 +287,12 @@ class Session:
         return False
 
     def _identify(self) -> Steps[Listener | None]:
-        endpoint = self.options.endpoint
+        endpoint, options = self.options.endpoint, self.options
         if endpoint is None:
             return None
-        return cast(Listener, (yield Compute(lambda: identify(*endpoint))))
+        own = options.tls_client_certificate, options.tls_client_key
+        tls = unverified(*own) if options.secure else None
+        return cast(Listener, (yield Compute(lambda: identify(*endpoint, tls=tls))))
 
     def _final(
         self,
@@ -298,7 +305,7 @@ class Session:
             listener = None
             if not self._outage.answered:
                 listener = yield from self._identify()
-            if listener in (None, Listener.GRPC, Listener.TLS):
+            if listener in (None, Listener.GRPC, Listener.TLS, Listener.HTTP2_OVER_TLS):
                 what = f"model {model!r}" if model else "the server"
                 return DeadlineExceeded(
                     f"{what} at {self.options.url} did not answer within {deadline_s:g} s; allow "
@@ -329,13 +336,3 @@ class Session:
             return failures.went_away(self.options, detail, waited_s)
         listener = yield from self._identify()
         return failures.never_answered(self.options, listener, detail, waited_s)
-
-
-def _checked(model: str, name: str, array: ArrayLike) -> NDArray:
-    array = np.asarray(array)
-    if np_to_triton_dtype(array.dtype) is None:
-        raise InferenceFailed(
-            f"input {name!r} of model {model!r}: Triton has no element type for {array.dtype}; "
-            "convert the array to what the model takes"
-        )
-    return array

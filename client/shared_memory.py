@@ -31,10 +31,10 @@ _FOLDER = Path("/dev/shm")  # noqa: S108 - where POSIX puts shared memory on Lin
 class SystemMemory:
     """Shared memory of the host."""
 
-    name: Literal["shm"] = "shm"
-    kind = "system"
-    noun = "shared memory"
-    smallest = 1 << 16
+    name: Literal["shm", "cuda"] = "shm"
+    kind: str = "system"
+    noun: str = "shared memory"
+    smallest: int = 1 << 16
 
     def obstacle(self) -> str | None:
         """Why there is none."""
@@ -43,6 +43,10 @@ class SystemMemory:
     def make(self, size: int) -> SystemRegion:
         """A new region; OSError when there is no room for it."""
         return SystemRegion(size)
+
+    def ownerless(self, names: Iterable[str]) -> list[str]:
+        """Those of the server's region `names` whose owner is dead."""
+        return ownerless(names)
 
 
 def has_folder() -> bool:

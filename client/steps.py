@@ -5,7 +5,7 @@ result. `run_steps` drives it in a thread, `run_steps_async` in an event loop. S
 steps with ``yield from``::
 
     def lung_area(image: Array) -> Steps[int]:
-        pixels = yield calls.Compute(lambda: prepare(image))
+        pixels = yield calls.Compute(lambda: prepare(image), "preprocess")
         answer = yield from calls.infer("cxr_lung", {"image": pixels}, ["lung"])
         return int(answer.outputs["lung"].sum())
 """
@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from .trace import span
 
 T = TypeVar("T")
 
@@ -40,9 +42,23 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Call a function that computes or blocks: at once, or in a thread beside an event loop."""
+    """Call a function that computes or blocks: at once, or in a thread beside an event loop.
+
+    Attributes
+    ----------
+    name
+        What it does, in a word, for a trace; empty where that is not worth a bar.
+    """
 
     function: Callable[[], Any]
+    name: str = ""
+
+    def perform(self) -> Any:
+        """Call it."""
+        if not self.name:
+            return self.function()
+        with span(self.name):
+            return self.function()
 
 
 @dataclass(frozen=True, slots=True)

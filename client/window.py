@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 S = TypeVar("S")
@@ -17,7 +18,7 @@ def in_order(
     items: Iterable[S],
     in_flight: int,
     on_end: Callable[[], object] = lambda: None,
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Call `function` on each item in threads, `in_flight` at once.
 
     Items are taken as they are needed: as many finished results wait, at most, for a slower one
@@ -28,7 +29,7 @@ def in_order(
     pool = ThreadPoolExecutor(in_flight, thread_name_prefix="hilum-work")
     try:
         for item in items:
-            waiting.append(pool.submit(function, item))
+            waiting.append(pool.submit(copy_context().run, function, item))
             if len(waiting) >= 2 * in_flight:
                 yield waiting.popleft().result()
         while waiting:

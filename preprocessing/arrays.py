@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Literal
+from typing import Any
 
 import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
-
-from ..catalog.errors import InputError
-
-Module = Literal["numpy", "cupy"]
-"""Where arrays are worked on: on the processor, or on a GPU."""
 
 Array = Any
 """A NumPy or CuPy array."""
@@ -42,27 +37,6 @@ def image_functions(xp: Any) -> Any:
     """Return ``scipy.ndimage`` for NumPy, its twin on the GPU for CuPy."""
     gpu = array_api_compat.is_cupy_namespace(xp)
     return importlib.import_module("cupyx.scipy.ndimage" if gpu else "scipy.ndimage")
-
-
-def array_module(name: Module) -> Any:
-    """Import an array module by its name.
-
-    Raises
-    ------
-    InputError
-        When CuPy is not there, or finds no GPU.
-    """
-    if name == "numpy":
-        return np
-    try:
-        cupy = importlib.import_module(name)
-        cupy.zeros(1)
-    except Exception as error:  # CuPy has errors of its own for missing drivers
-        raise InputError(
-            f"arrays cannot be worked on with CuPy ({error}); install cupy-cuda13x on a machine "
-            "with a GPU, or use numpy"
-        ) from error
-    return cupy
 
 
 def _converted(mask: Array, name: str) -> Array:

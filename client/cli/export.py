@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ...catalog import SYSTEMS, System
-from ...catalog.errors import ExportError
+from ...catalog.errors import ExportError, InputError
+from ..pipelines.ct_source import find_studies
 from .console import chosen_system, default_repository, err, errors_to_exit_codes, out
 
 
@@ -22,6 +23,14 @@ class WeightsFrom(StrEnum):
 
 class Precision(StrEnum):
     """Arithmetic of the exported networks."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class Fallback(StrEnum):
+    """Arithmetic of networks that cannot be INT8."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -51,6 +60,13 @@ def export(
     precision: Annotated[Precision, typer.Option(help="Arithmetic inside the graph.")] = (
         Precision.FP32
     ),
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(help="For int8: chest CTs, DICOM folders or NIfTI; may be repeated."),
+    ] = None,
+    fallback: Annotated[
+        Fallback, typer.Option(help="For int8: what networks get that miss the tolerance.")
+    ] = Fallback.FP32,
     target: Annotated[
         Target, typer.Option(help="Served by ONNX Runtime, or by engines: `hilum engines build`.")
     ] = Target.ONNX,
@@ -59,7 +75,10 @@ def export(
         typer.Option(metavar="NETWORK=FILE", help="Serve this ONNX file in a network's place."),
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="seed=N, opset=N.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="seed, opset, calibration_slices, calibration_grid."
+        ),
     ] = None,
 ) -> None:
     """Export networks as ONNX with certificates and all Triton configurations."""
@@ -70,6 +89,9 @@ def export(
         chosen = [chosen_system(name) for name in systems or SYSTEMS]
         if len(chosen) > 1 and (network or onnx):
             raise ExportError("--network and --onnx belong to one system; name it")
+        studies = [study for path in calibration or () for study in find_studies(path)]
+        if calibration and not studies:
+            raise InputError("--calibration: there is no chest CT, neither DICOM nor NIfTI")
         for system in chosen:
             certificates = export_system(
                 system,
@@ -78,6 +100,8 @@ def export(
                 weights=weights.value,
                 store=store,
                 precision=precision.value,
+                calibration=studies,
+                fallback=fallback.value,
                 target=target.value,
                 onnx={n: Path(file) for n, file in _pairs(onnx, "--onnx").items()},
                 options=_pairs(option, "--option"),
@@ -109,5 +133,14 @@ def _tell(system: System, certificates: list[dict[str, Any]]) -> None:
         if parity := found["parity"]:
             largest = max(parity["largest_difference"].values())
             compared = f"at most {largest:.1e} from {parity['reference']}"
+        if int8 := found.get("int8"):
+            compared = _told_int8(int8, found["precision"], compared)
         source = found["weights"]["source"]
         out.print(f"{system.name} {found['network']}: {compared}; {source}", markup=False)
+
+
+def _told_int8(int8: dict[str, Any], precision: str, compared: str) -> str:
+    if not int8["accepted"]:
+        return f"{precision}, not INT8: {int8['reason']}; {compared}"
+    lowest = min(int8["dice"].values())
+    return f"INT8, Dice {lowest:.4f} on {int8['held_out_slices']} held-out slices"

@@ -8,10 +8,9 @@ import inspect
 import json
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.markup import escape
@@ -19,7 +18,7 @@ from rich.table import Table
 
 from ...catalog.errors import InputError, RepositoryError
 from ..balance import ClientPool
-from ..batch import STUDIES_IN_FLIGHT, Outcome, at_once
+from ..batch import Outcome
 from ..client import Client
 from ..options import ConnectionOptions
 from ..pictures.canvas import DISCLAIMER
@@ -27,8 +26,18 @@ from ..pipelines import PIPELINES, Pipeline, Result
 from ..pipelines.base import Frugal, WritesFiles
 from ..provenance import weights_entry
 from ..results import Report, reason, save_arrays
+from ..trace import Trace, span
 from .console import Exit, Steps, default_repository, err, errors_to_exit_codes, out
 from .doctor import refuse_broken
+from .run_options import (
+    Common,
+    check_device,
+    device_of,
+    fitted,
+    inputs_parameter,
+    is_own,
+    parameters,
+)
 
 if TYPE_CHECKING:
     from ...server.launcher import Progress, TritonServer
@@ -40,51 +49,9 @@ app = typer.Typer(no_args_is_help=True, help="Run a system over studies.")
 AnyClient = Client | ClientPool
 
 
-@dataclass(frozen=True, slots=True)
-class Common:
-    """The options that every system's `run` has."""
-
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder for report and pictures.")]
-    url: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="HOST:PORT of a Triton's gRPC, or of several that serve the same, with commas or "
-            "given again; without it one is started."
-        ),
-    ] = None
-    repository: Annotated[
-        Path | None, typer.Option(help="Model repository for the server that is started.")
-    ] = None
-    save_arrays: Annotated[bool, typer.Option(help="Keep masks as NAME.npz.")] = False
-    pictures: Annotated[bool, typer.Option(help="Write a picture for each study.")] = True
-    in_flight: Annotated[int, typer.Option(min=1, help="Studies in work at once.")] = (
-        STUDIES_IN_FLIGHT
-    )
-    transport: Annotated[str, typer.Option(help="auto, grpc or shm.")] = "auto"
-    retry_window: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for a server that went away.")
-    ] = 30.0
-    deadline: Annotated[float, typer.Option(min=0.001, help="Seconds for one request.")] = 300.0
-    tls_ca: Annotated[
-        Path | None, typer.Option(help="Certificates to trust (PEM); turns TLS on.")
-    ] = None
-    tls_cert: Annotated[
-        Path | None, typer.Option(help="This client's own certificate (PEM), for mutual TLS.")
-    ] = None
-    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(min=0, max=65535, help="Serve Prometheus metrics on this loopback port."),
-    ] = None
-    ignore_doctor: Annotated[
-        bool, typer.Option("--ignore-doctor", help="Start what `hilum doctor` calls broken.")
-    ] = False
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False
-
-
 def _command(pipeline: Pipeline) -> Any:
     """The command of one system: the common options and those of its pipeline."""
-    own = [f.name for f in dataclasses.fields(pipeline.options_type) if _is_own(f)]
+    own = [f.name for f in dataclasses.fields(pipeline.options_type) if is_own(f)]
 
     @functools.wraps(_run)
     def command(**given: Any) -> None:
@@ -93,48 +60,18 @@ def _command(pipeline: Pipeline) -> Any:
             inputs = given.pop("inputs")
             common = Common(**given)
             for field in dataclasses.fields(pipeline.options_type):
-                if not _is_own(field):
+                if not is_own(field):
                     chosen[field.name] = getattr(common, field.metadata["from"])
-            _run(pipeline, inputs, pipeline.options_type(**chosen), common)
+            options = pipeline.options_type(**chosen)
+            check_device(pipeline, options, common)
+            _run(pipeline, inputs, options, common)
 
     command.__doc__ = f"{pipeline.system.summary}. {pipeline.system.paper}"
-    common = (_fitted(parameter, pipeline) for parameter in _parameters(Common))
+    common = (fitted(parameter, pipeline) for parameter in parameters(Common))
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [_inputs_parameter(pipeline), *common, *_parameters(pipeline.options_type)]
+        [inputs_parameter(pipeline), *common, *parameters(pipeline.options_type)]
     )
     return command
-
-
-def _fitted(parameter: inspect.Parameter, pipeline: Pipeline) -> inspect.Parameter:
-    """A common option with the default that suits the pipeline."""
-    if parameter.name == "in_flight":
-        return parameter.replace(default=at_once(pipeline, None))
-    return parameter
-
-
-def _inputs_parameter(pipeline: Pipeline) -> inspect.Parameter:
-    annotation = Annotated[
-        list[Path], typer.Argument(help=f"Files, or folders of them: one {pipeline.noun} each.")
-    ]
-    return inspect.Parameter("inputs", inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
-
-
-def _is_own(field: dataclasses.Field[Any]) -> bool:
-    """Whether a field is a command-line option itself, not filled from another one."""
-    return "from" not in field.metadata
-
-
-def _parameters(options_type: type) -> Iterator[inspect.Parameter]:
-    """The fields of an options class as parameters that Typer understands."""
-    hints = inspect.get_annotations(options_type, eval_str=True)
-    for f in filter(_is_own, dataclasses.fields(options_type)):
-        annotation = hints[f.name]
-        if "help" in f.metadata:
-            annotation = Annotated[annotation, typer.Option(help=f.metadata["help"])]
-        default = inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
-        yield inspect.Parameter(
-            f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-        )
 
 
 def _run(pipeline: Pipeline, inputs: list[Path], options: Any, common: Common) -> None:
@@ -146,7 +83,8 @@ def _run(pipeline: Pipeline, inputs: list[Path], options: Any, common: Common) -
         options = _affordable(client, pipeline, options)
         report = _report(client, pipeline, options, common, len(studies))
         try:
-            _process(client, pipeline, studies, options, common, report, rows)
+            with _traced(common.trace):
+                _process(client, pipeline, studies, options, common, report, rows)
         finally:
             path = report.save()
     if common.as_json:
@@ -156,6 +94,20 @@ def _run(pipeline: Pipeline, inputs: list[Path], options: Any, common: Common) -
         err.print(f"Report: {path}", markup=False)
     if report.failed:
         raise typer.Exit(Exit.STUDY_FAILED)
+
+
+@contextmanager
+def _traced(path: Path | None) -> Iterator[None]:
+    """Record what is done meanwhile, if that was asked for."""
+    if path is None:
+        yield
+        return
+    trace = Trace()
+    try:
+        with trace.recorded():
+            yield
+    finally:
+        trace.save(path)
 
 
 @contextmanager
@@ -265,6 +217,7 @@ def _report(
         common.out_dir,
         system=pipeline.system.name,
         mode=options.mode,
+        device=str(device_of(options)),
         weights=weights,
         server=client.describe(),
         total=total,
@@ -300,7 +253,8 @@ def _process(
         if outcome.result is not None:
             rows[outcome.name] = outcome.result.row()
             try:
-                write(outcome, outcome.result, files)
+                with span("write"):
+                    write(outcome, outcome.result, files)
             except Exception as failure:  # noqa: BLE001 - the result itself is kept
                 unwritten = f"not all files could be written: {failure}"
         # Here, not in the studies' order: an interrupted run keeps what waits for a slower one.
@@ -311,7 +265,8 @@ def _process(
     batch = client.run_many(
         pipeline.system.name, studies, in_flight=common.in_flight, options=options, finish=finish
     )
-    with Steps(pipeline.noun, len(studies)) as steps:
+    # Closed before the report is written, wherever Ctrl-C falls: studies in work end first.
+    with closing(batch), Steps(pipeline.noun, len(studies)) as steps:
         client.on_progress = lambda told: steps.part(told.stage, told.done, told.total)
         for outcome, unwritten in batch:
             steps.advance(f"{outcome.name} {outcome.result.status if outcome.result else 'failed'}")

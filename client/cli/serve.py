@@ -55,6 +55,10 @@ def serve(
             "file `draining` in the state folder fails the container's health check.",
         ),
     ] = 0.0,
+    gpus: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="GPUs by nvidia-smi's numbers (default: all)."),
+    ] = None,
     ignore_doctor: Annotated[
         bool, typer.Option("--ignore-doctor", help="Serve what `hilum doctor` calls broken.")
     ] = False,
@@ -65,6 +69,7 @@ def serve(
     """Serve a model repository until Ctrl-C."""
     from ...server.arguments import Ports
     from ...server.foreground import draining, serve_foreground
+    from ...server.gpus import choose
     from ...server.launcher import TritonServer
 
     with errors_to_exit_codes():
@@ -73,6 +78,8 @@ def serve(
         if print_args:
             _print_args(folder, host, ports, http_host)
             return
+        if gpus is not None:
+            choose(gpus)
         if not ignore_doctor:
             refuse_broken(folder, host, model or None)
         server = TritonServer(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...catalog import System
+from ..device import Device
 from ..steps import Steps
 
 Source = Path | str | bytes | NDArray[np.generic]
@@ -28,6 +29,16 @@ def option(default: Any, text: str) -> Any:
 def filled_from(name: str, default: Any) -> Any:
     """A field of a pipeline's options that the command line fills from its own option `name`."""
     return dataclasses.field(default=default, metadata={"from": name})
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """The options of a pipeline that works on arrays on the processors or on a GPU, as chosen."""
+
+    @property
+    def device(self) -> Device:
+        """Where."""
+        ...
 
 
 class Result(Protocol):

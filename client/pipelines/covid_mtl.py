@@ -31,6 +31,7 @@ from ...preprocessing.images import Mode
 from ...preprocessing.radiomics import Scaled, radiomic_features, scale
 from ...preprocessing.workers import Watch
 from .. import calls
+from ..trace import span
 from . import covid_mtl_source
 from .base import option
 from .covid_mtl_result import CovidMtlResult
@@ -202,12 +203,15 @@ class _Work:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
             answered = yield from self._answered(prepared, pool)
         self.seconds["total"] = time.perf_counter() - start
-        return (yield calls.Compute(lambda: self._result(opened, prepared, answered)))
+        told = yield calls.Compute(lambda: self._result(opened, prepared, answered), "postprocess")
+        return told
 
     def _prepared(self, opened: Opened | Segmented, pool: Executor | None) -> calls.Steps[Prepared]:
         """Lungs and common box; with a learned mask where there is need and a server of it."""
         if isinstance(opened, Segmented):
-            return (yield calls.Compute(lambda: prepare_lungs(opened.volume, opened.mask)))
+            return (
+                yield calls.Compute(lambda: prepare_lungs(opened.volume, opened.mask), "preprocess")
+            )
         learned: LearnedMask | None = None
         if self.options.asks_lungmask and lungmask.R231.model in (yield from calls.models()):
             learned = _want_mask
@@ -216,7 +220,7 @@ class _Work:
         except _MaskWanted:
             lungs = yield from series_lungs(opened.series)
         mask: Mask = yield calls.Compute(
-            lambda: mask_to_millimetres(lungs.labels, opened.series.geometry)
+            lambda: mask_to_millimetres(lungs.labels, opened.series.geometry), "postprocess"
         )
         return (yield from self._scan(opened, pool, lambda: mask))
 
@@ -224,7 +228,10 @@ class _Work:
         self, opened: Opened, pool: Executor | None, learned: LearnedMask | None
     ) -> calls.Steps[Prepared]:
         def work(watch: Watch) -> Prepared:
-            return prepare(opened.scan, self.options.mode, learned=learned, pool=pool, watch=watch)
+            with span("preprocess"):
+                return prepare(
+                    opened.scan, self.options.mode, learned=learned, pool=pool, watch=watch
+                )
 
         return (yield from followed(work, _told_preparation, self.stop))
 
@@ -239,7 +246,7 @@ class _Work:
             with self._timed("features"):
                 features = yield from self._features(prepared.crop, pool)
             inputs[catalog.RADIOMICS.name] = scale(features).values[None]
-        volume = yield calls.Compute(lambda: network_window(prepared.crop))
+        volume = yield calls.Compute(lambda: network_window(prepared.crop), "preprocess")
         inputs[catalog.VOLUME.name] = volume[None]
         answered = yield from self._ask(inputs)
         answered.features = features
@@ -301,7 +308,8 @@ class _Work:
     def _timed(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
-            yield
+            with span(stage):
+                yield
         finally:
             self.seconds[stage] = time.perf_counter() - start
 

@@ -24,6 +24,7 @@ from ...postprocessing.boxes import BoxRules, assess_slice
 from ...preprocessing.square import fit_square
 from .. import calls
 from ..models import ModelInfo
+from ..trace import span
 from .base import filled_from, option
 from .ct_angel_result import Arrays, CtAngelResult, SliceResult, slice_result, study_result
 from .ct_slices import Grey, Slices, WindowedSlice, find_studies, open_slices
@@ -179,7 +180,7 @@ class CtAngel:
         """
         served, options = yield from self._served(options)
         slices: Slices = yield calls.Compute(
-            lambda: open_slices(source, options.grey, options.series)
+            lambda: open_slices(source, options.grey, options.series), "read"
         )
         work = _Work.begin(served, slices, options)
         found = yield from calls.each(work.process, range(len(slices)), options.slices_in_flight)
@@ -226,7 +227,7 @@ class _Work:
 
     def process(self, index: int) -> calls.Steps[SliceResult]:
         """One slice from its file to its boxes."""
-        windowed, image = yield calls.Compute(lambda: self._prepare(index))
+        windowed, image = yield calls.Compute(lambda: self._prepare(index), "read")
         inputs = {"image": image[None], "threshold": _scalar(self.options.threshold)}
         outputs = ["probability", "mask"]
         if self.options.valid_filter != "off":
@@ -234,13 +235,16 @@ class _Work:
             outputs.append("valid")
         answer = yield from calls.infer(self.model, inputs, outputs)
         out = {name: array[0] for name, array in answer.outputs.items()}
-        found = yield calls.Compute(lambda: self._assess(index, windowed, out, answer.transport))
+        found = yield calls.Compute(
+            lambda: self._assess(index, windowed, out, answer.transport), "postprocess"
+        )
         yield calls.Tell("slices", self.count(), len(self.slices))
         return found
 
     def _prepare(self, index: int) -> tuple[WindowedSlice, NDArray[np.uint8]]:
         windowed = self.slices.read(index)
-        return windowed, fit_square(windowed.pixels, self.side)
+        with span("preprocess"):
+            return windowed, fit_square(windowed.pixels, self.side)
 
     def _assess(
         self, index: int, windowed: WindowedSlice, out: Arrays, transport: str

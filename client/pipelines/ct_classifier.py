@@ -138,7 +138,7 @@ class CtClassifier:
         InputError
             For anything that is not one CT series.
         """
-        opened = yield calls.Compute(lambda: _open(source, options))
+        opened = yield calls.Compute(lambda: _open(source, options), "read")
         if isinstance(opened, SlicePicture):
             scores = yield from _picture(opened)
         elif not options.masked:
@@ -147,7 +147,7 @@ class CtClassifier:
             scores = yield from _masked_volume(opened, options)
         else:
             scores = yield from _masked_slices(opened, options)
-        return (yield calls.Compute(lambda: _finish(opened, scores, options)))
+        return (yield calls.Compute(lambda: _finish(opened, scores, options), "postprocess"))
 
 
 def _open(source: CtSource, options: Options) -> Series | SlicePicture:
@@ -175,6 +175,7 @@ def _finish(opened: Series | SlicePicture, scores: Scores, options: Options) -> 
 
 def _score(model: str, inputs: dict[str, NDArray[Any]]) -> calls.Steps[Score]:
     """Ask a network or the ensemble about one slice."""
+    inputs = yield from calls.integers(model, inputs)
     answer = yield from calls.infer(model, inputs, _OUTPUTS)
     out = answer.outputs
     return Score(
@@ -196,8 +197,8 @@ def _raw_hu(series: Series, options: Options) -> calls.Steps[Scores]:
     done = itertools.count(1)
 
     def one(index: int) -> calls.Steps[_Seen]:
-        hu = yield calls.Compute(lambda: series.slice(index))
-        image = yield calls.Compute(lambda: _halved(hu))
+        hu = yield calls.Compute(lambda: series.slice(index), "read")
+        image = yield calls.Compute(lambda: _halved(hu), "preprocess")
         score = yield from _score(catalog.RAW_HU_NETWORK.model, {"hu": image[None]})
         crop = (yield from slice_lungs(hu)) if sides else None
         yield calls.Tell("slices", next(done), len(series))
@@ -210,7 +211,7 @@ def _raw_hu(series: Series, options: Options) -> calls.Steps[Scores]:
     if not sides:
         return Scores(scores, None, None, tuple(notes))
     crops, shape = [cast("CropLabels", s.crop) for s in seen], _plane(series)
-    lung = yield calls.Compute(lambda: assemble_lungs(crops, shape))
+    lung = yield calls.Compute(lambda: assemble_lungs(crops, shape), "postprocess")
     return Scores(scores, lung, "series", tuple(notes))
 
 
@@ -225,13 +226,15 @@ def _masked_slices(series: Series, options: Options) -> calls.Steps[Scores]:
     done = itertools.count(1)
 
     def one(index: int) -> calls.Steps[_Seen]:
-        hu = yield calls.Compute(lambda: series.slice(index))
+        hu = yield calls.Compute(lambda: series.slice(index), "read")
         seen = yield from (_by_ensemble(hu) if whole else _by_steps(hu))
         yield calls.Tell("slices", next(done), len(series))
         return seen
 
     seen = yield from calls.each(one, range(len(series)), options.slices_in_flight)
-    lung = yield calls.Compute(lambda: np.stack([cast("Labels", s.lung) for s in seen]))
+    lung = yield calls.Compute(
+        lambda: np.stack([cast("Labels", s.lung) for s in seen]), "postprocess"
+    )
     return Scores([s.score for s in seen], lung, "slice")
 
 
@@ -248,8 +251,8 @@ def _by_steps(hu: Slice) -> calls.Steps[_Seen]:
     """The ensemble's steps one by one, for slices of another size."""
     crop = yield from slice_lungs(hu)
     shape = (hu.shape[0], hu.shape[1])
-    lung = yield calls.Compute(lambda: assemble_lungs([crop], shape)[0])
-    image = yield calls.Compute(lambda: masked_image(hu, lung))
+    lung = yield calls.Compute(lambda: assemble_lungs([crop], shape)[0], "postprocess")
+    image = yield calls.Compute(lambda: masked_image(hu, lung), "preprocess")
     score = yield from _score(catalog.MASKED_NETWORK.model, {"image": image[None]})
     return _Seen(score.of(hu), lung=lung)
 
@@ -260,8 +263,8 @@ def _masked_volume(series: Series, options: Options) -> calls.Steps[Scores]:
     done = itertools.count(1)
 
     def one(index: int) -> calls.Steps[Score]:
-        hu = yield calls.Compute(lambda: series.slice(index))
-        image = yield calls.Compute(lambda: masked_image(hu, lungs.labels[index]))
+        hu = yield calls.Compute(lambda: series.slice(index), "read")
+        image = yield calls.Compute(lambda: masked_image(hu, lungs.labels[index]), "preprocess")
         score = yield from _score(catalog.MASKED_NETWORK.model, {"image": image[None]})
         yield calls.Tell("slices classified", next(done), len(series))
         return score.of(hu)

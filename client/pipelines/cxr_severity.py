@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from ...catalog import cxr_severity as cxr
 from ...catalog.errors import InputError
+from ...preprocessing.arrays import Array, to_host
 from ...preprocessing.images import Mode, XRay, is_xray_file, read_xray
 from ...preprocessing.resize import resize_bilinear_u8
 from .. import calls
+from ..device import CPU, Device
 from ..pictures.cxr_severity import draw
-from .base import Source, option
+from ..trace import span
+from .base import Source, filled_from, option
 
 _OUTPUTS = tuple(t.name for t in cxr.ENSEMBLES[cxr.DEFAULT_NETWORK].outputs)
 
@@ -40,8 +43,10 @@ class Options:
     zone_threshold: float | None = option(
         None, "Diseased share above which a zone counts (default: the network's own)."
     )
+    device: Device = filled_from("device", CPU)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", Device.of(self.device))
         if self.network not in cxr.DISEASE:
             raise InputError(
                 f"no stage II network {self.network!r}; choose one of {', '.join(cxr.DISEASE)}"
@@ -197,28 +202,33 @@ class CxrSeverity:
         InputError
             For anything that is not one frontal chest X-ray.
         """
-        ensemble = cxr.ENSEMBLES[options.network].model
-        served = yield from calls.model(ensemble)
-        side = int(served.inputs["image"].shape[-2])
-        xray, image = yield calls.Compute(lambda: _prepare(source, options.mode, side))
-        answer = yield from calls.infer(
-            ensemble,
-            {
-                "image": image[None],
-                "mode": np.array([[cxr.MODES[options.mode]]], np.uint8),
-                "zone_threshold": np.array([[options.threshold]], np.float64),
-            },
-            _OUTPUTS,
-        )
-        return _result(
-            {k: v[0] for k, v in answer.outputs.items()}, xray, options, answer.transport
-        )
+        return options.device.follow(_study(source, options))
 
 
-def _prepare(source: Source, mode: Mode, side: int) -> tuple[XRay, NDArray[np.uint8]]:
+def _study(source: Source, options: Options) -> calls.Steps[CxrResult]:
+    ensemble = cxr.ENSEMBLES[options.network].model
+    served = yield from calls.model(ensemble)
+    side = int(served.inputs["image"].shape[-2])
+    xray, image = yield calls.Compute(lambda: _prepare(source, options, side), "read")
+    answer = yield from calls.infer(
+        ensemble,
+        {
+            "image": image[None],
+            "mode": np.array([[cxr.MODES[options.mode]]], np.uint8),
+            "zone_threshold": np.array([[options.threshold]], np.float64),
+        },
+        _OUTPUTS,
+    )
+    return _result(
+        {k: to_host(v)[0] for k, v in answer.outputs.items()}, xray, options, answer.transport
+    )
+
+
+def _prepare(source: Source, options: Options, side: int) -> tuple[XRay, Array]:
     """Decode and resize to the network's frame, whatever the aspect ratio (spec cxr §3)."""
-    xray = read_xray(Path(source) if isinstance(source, str) else source, mode=mode)
-    return xray, resize_bilinear_u8(xray.pixels, (side, side))
+    xray = read_xray(Path(source) if isinstance(source, str) else source, mode=options.mode)
+    with span("preprocess"):
+        return xray, resize_bilinear_u8(options.device.put(xray.pixels), (side, side))
 
 
 def _result(

@@ -15,7 +15,7 @@ from ...catalog import dlpe as catalog
 from ...catalog.errors import InputError
 from ...postprocessing import ranks
 from ...postprocessing.enhancement import Enhancement
-from ...preprocessing.arrays import array_module, namespace, to_host
+from ...preprocessing.arrays import namespace, to_host
 from ...preprocessing.dlpe_space import Normalised, normalise, read_normalised
 from ...preprocessing.series import Series
 from ...preprocessing.volume import Volume
@@ -94,13 +94,19 @@ class Dlpe:
         InputError
             For anything that is not one chest CT.
         """
-        ledger = Ledger()
-        with ledger.stage("normalise"):
-            opened: _Opened = yield calls.Compute(lambda: _open(source, options))
-        about = yield from calls.about()
-        flow = Flow(opened.normalised.voxels, options, opened.limits, ledger)
-        yield from flow.run()
-        return (yield calls.Compute(lambda: _result(opened, flow, _whose(about, options))))
+        return options.device.follow(_study(source, options))
+
+
+def _study(source: Source, options: Options) -> calls.Steps[DlpeResult]:
+    ledger = Ledger()
+    with ledger.stage("normalise"):
+        opened: _Opened = yield calls.Compute(lambda: _open(source, options))
+    about = yield from calls.about()
+    flow = Flow(opened.normalised.voxels, options, opened.limits, ledger)
+    yield from flow.run()
+    return (
+        yield calls.Compute(lambda: _result(opened, flow, _whose(about, options)), "postprocess")
+    )
 
 
 def _open(source: Source, options: Options) -> _Opened:
@@ -111,7 +117,8 @@ def _open(source: Source, options: Options) -> _Opened:
         normalised = normalise(scan, options.mode, options.grid, fill_hu=options.fill_hu, xp=xp)
         opened = _Opened(normalised, series, options.limits(options.grid))
     else:
-        opened = _Opened(ready, None, ranks.LIMITS)
+        there = dataclasses.replace(ready, voxels=options.device.put(ready.voxels))
+        opened = _Opened(there, None, ranks.LIMITS)
     depth = opened.normalised.voxels.shape[2]
     if options.slice is not None and options.slice >= depth:
         raise InputError(
@@ -132,13 +139,14 @@ def _ready(source: Source) -> Normalised | None:
 def _scan(source: Any, options: Options) -> tuple[Series | Volume, Series, Any]:
     """The scan to normalise, its slices on the host, and the array module to work with.
 
-    Voxels in memory are worked on where they are.
+    Voxels that lie on a GPU are worked on there, whatever the device.
     """
     if isinstance(source, Volume):
         host = Volume(to_host(source.voxels), source.geometry, source.notes)
-        return source, open_source(host), namespace(source.voxels)
+        there = dataclasses.replace(source, voxels=options.device.put(source.voxels))
+        return there, open_source(host), namespace(there.voxels)
     series = open_source(source, series=options.series)
-    return series, series, array_module(options.arrays)
+    return series, series, options.device.array_module
 
 
 def _whose(about: dict[str, Any] | None, options: Options) -> str:
@@ -205,5 +213,5 @@ def _on_host(found: Enhancement | None) -> Enhancement | None:
 
 def _chosen(options: Options) -> dict[str, Any]:
     """The options for the report, but for those that it tells elsewhere."""
-    elsewhere = ("mode", "cohort", "slice", "series")  # a UID may identify the patient
+    elsewhere = ("mode", "cohort", "slice", "series", "device")  # a UID may identify the patient
     return {k: v for k, v in dataclasses.asdict(options).items() if k not in elsewhere}

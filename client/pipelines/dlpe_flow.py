@@ -141,7 +141,7 @@ class Flow:
         if self.enhancement is not None and self.options.lesions:
             within = None
             if self.options.mode == "corrected":
-                within = yield calls.Compute(self._parenchyma)
+                within = yield calls.Compute(self._parenchyma, "masks")
             stage = stages.lesions(self.enhancement.volume, self.options.lesions, within)
             yield from self._masks_of("lesions", stage)
         if self.options.visible:
@@ -170,7 +170,7 @@ class Flow:
         if not self.masks["heart"].any():
             self._tell("no_heart", _NO_HEART)
             return
-        outer = yield calls.Compute(lambda: self.masks["vessel"] & (lung ^ 1))
+        outer = yield calls.Compute(lambda: self.masks["vessel"] & (lung ^ 1), "masks")
         sums = yield from self._views("roots", stages.roots(self.ct, lung, outer))
 
         def decide() -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from numpy.typing import NDArray
-
+from ...preprocessing.arrays import Array
 from ..session import Inference
+from ..trace import span
 
 
 @dataclass(slots=True)
@@ -49,7 +49,8 @@ class Ledger:
         """Take the time of a stage; a stage may come in several parts."""
         start = time.perf_counter()
         try:
-            yield
+            with span(name):
+                yield
         finally:
             self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
 
@@ -65,7 +66,7 @@ class Ledger:
             with self._lock:
                 self._in_flight -= 1
 
-    def add(self, sent: Iterable[NDArray], answer: Inference, passes: int) -> None:
+    def add(self, sent: Iterable[Array], answer: Inference, passes: int) -> None:
         """Enter a request that was answered."""
         out, back = sum(a.nbytes for a in sent), sum(a.nbytes for a in answer.outputs.values())
         with self._lock:

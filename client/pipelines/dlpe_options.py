@@ -10,17 +10,16 @@ from ...catalog.dlpe import Cohort
 from ...catalog.errors import InputError
 from ...postprocessing.enhancement import Variant as Sampling
 from ...postprocessing.ranks import LIMITS, Limits
-from ...preprocessing.arrays import Module
 from ...preprocessing.dlpe_grid import check_side
 from ...preprocessing.images import Mode
-from .base import option
+from ..device import CPU, Device
+from .base import filled_from, option
 from .dlpe_views import How
 
 _CHOICES = {
     "mode": get_args(Mode),
     "cohort": get_args(Cohort),
     "sampling": get_args(Sampling),
-    "arrays": get_args(Module),
 }
 
 MAX_SLAB_SLICES = 64
@@ -82,14 +81,13 @@ class Options:
         "Stage two only where there is lung: faster, the same enhanced volume; airways and vessels "
         "outside the box of the lungs are then missing.",
     )
-    arrays: Module = option(
-        "numpy", "Where arrays are worked on between the networks: numpy, or cupy (on a GPU)."
-    )
     slab_slices: int = option(0, "Slices sent at once; 0: by their size.")
     slabs_in_flight: int = option(4, "Slabs of one study in work at once.")
     skip: bool = option(True, "Leave out work that cannot change the result.")
+    device: Device = filled_from("device", CPU)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", Device.of(self.device))
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"no {name} {getattr(self, name)!r}; choose {', '.join(known)}")

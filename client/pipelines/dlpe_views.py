@@ -22,7 +22,7 @@ from ...catalog.dlpe import Direction
 from ...postprocessing.extent import extent
 from ...postprocessing.three_way import open_slices
 from ...preprocessing import slabs
-from ...preprocessing.arrays import Array, namespace, to_host
+from ...preprocessing.arrays import Array, namespace
 from ...preprocessing.slabs import Slab
 from .. import calls
 from ..models import ModelInfo
@@ -182,10 +182,10 @@ def three_views(stage: Stage, how: How, ledger: Ledger) -> calls.Steps[dict[str,
     """
     network = yield from calls.model(catalog.TASKS[stage.tasks[0]].network("x").model)
     how = how.at(network)
-    views: _Views = yield calls.Compute(lambda: _Views.begin(stage, how, ledger))
-    first: list[_Job] = yield calls.Compute(views.first_two)
+    views: _Views = yield calls.Compute(lambda: _Views.begin(stage, how, ledger), "plan")
+    first: list[_Job] = yield calls.Compute(views.first_two, "plan")
     yield from calls.each(views.process, first, how.in_flight)
-    last: list[_Job] = yield calls.Compute(views.third)
+    last: list[_Job] = yield calls.Compute(views.third, "plan")
     yield from calls.each(views.process, last, how.in_flight)
     yield views.told()
     return views.totals
@@ -252,7 +252,7 @@ class _Views:
         slab, outputs = job.slab, job.variant.outputs
         served = yield from calls.model(job.model)
         dtype = np.dtype(triton_to_np_dtype(served.inputs["slab"].dtype))
-        inputs: dict[str, NDArray] = yield calls.Compute(lambda: self._cut(slab, dtype))
+        inputs: dict[str, Array] = yield calls.Compute(lambda: self._cut(slab, dtype), "cut")
         shape = (len(slab), *inputs["slab"].shape[1:])
         with self.ledger.request():
             answer = yield from calls.infer(
@@ -263,7 +263,7 @@ class _Views:
             )
         self.ledger.add(inputs.values(), answer, len(slab) * len(job.variant.tasks))
         found = {name: answer.outputs[output] for name, output in outputs.items()}
-        yield calls.Compute(lambda: self._add(slab, found))
+        yield calls.Compute(lambda: self._add(slab, found), "add")
         with self._count:
             self._settled += slab.settled
             settled = self._settled
@@ -299,13 +299,13 @@ class _Views:
         length = self.how.length(self.stage.volume.shape, direction)
         return [_Job(slab, variant) for slab in slabs.plan(direction, wanted, same, length)]
 
-    def _cut(self, slab: Slab, dtype: np.dtype) -> dict[str, NDArray]:
+    def _cut(self, slab: Slab, dtype: np.dtype) -> dict[str, Array]:
         stage = self.stage
         cuttings = {"slab": slabs.cut(stage.volume, slab, stage.margin, dtype)}
         cuttings |= {name: slabs.cut(volume, slab) for name, volume in stage.channels.items()}
-        return {name: to_host(cutting) for name, cutting in cuttings.items()}
+        return cuttings
 
-    def _add(self, slab: Slab, found: Mapping[str, NDArray]) -> None:
+    def _add(self, slab: Slab, found: Mapping[str, Array]) -> None:
         for name, probabilities in found.items():
             total = self.totals[name]
             values = namespace(total).asarray(probabilities)

@@ -99,8 +99,9 @@ class Lungs:
 
 def slice_lungs(hu: Slice) -> calls.Steps[CropLabels]:
     """Label the lungs of one slice [H, W] in HU, row 0 anterior, column 0 patient right."""
-    crop, box = yield calls.Compute(lambda: prepare_slice(hu))
-    answer = yield from calls.infer(catalog.R231.model, {"hu": crop[None]}, ["label"])
+    crop, box = yield calls.Compute(lambda: prepare_slice(hu), "preprocess")
+    inputs = yield from calls.integers(catalog.R231.model, {"hu": crop[None]})
+    answer = yield from calls.infer(catalog.R231.model, inputs, ["label"])
     return CropLabels(answer.outputs["label"][0], box, answer.transport)
 
 
@@ -156,7 +157,7 @@ def series_lungs(
         return hu, (int(hu.min()), int(hu.max()))
 
     def one(index: int) -> calls.Steps[tuple[CropLabels, tuple[int, int]]]:
-        hu, limits = yield calls.Compute(lambda: read(index))
+        hu, limits = yield calls.Compute(lambda: read(index), "read")
         crop = yield from slice_lungs(hu)
         yield calls.Tell("slices", next(done), len(series))
         return crop, limits
@@ -164,7 +165,9 @@ def series_lungs(
     found = yield from calls.each(one, range(len(series)), in_flight)
     crops = [crop for crop, _ in found]
     _, height, width = series.geometry.shape
-    labels = yield calls.Compute(lambda: assemble_lungs(crops, (height, width), clean=clean))
+    labels = yield calls.Compute(
+        lambda: assemble_lungs(crops, (height, width), clean=clean), "postprocess"
+    )
     lows, highs = zip(*(limits for _, limits in found), strict=True)
     return Lungs(labels, (min(lows), max(highs)), crops[0].transport)
 
@@ -285,7 +288,7 @@ class Lungmask:
         InputError
             For anything that is not one CT series.
         """
-        series = yield calls.Compute(lambda: open_source(source, series=options.series))
+        series = yield calls.Compute(lambda: open_source(source, series=options.series), "read")
         depth, height, width = series.geometry.shape
         step = -(-max(height, width) // PREVIEW_SIDE)
         preview = np.empty((depth, -(-height // step), -(-width // step)), np.uint8)
@@ -296,7 +299,9 @@ class Lungmask:
         lungs = yield from series_lungs(
             series, clean=options.clean, in_flight=options.slices_in_flight, look=look
         )
-        return (yield calls.Compute(lambda: _result(series, lungs, preview, options)))
+        return (
+            yield calls.Compute(lambda: _result(series, lungs, preview, options), "postprocess")
+        )
 
 
 def _result(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -157,7 +158,7 @@ def followed(
         share[0] = now
 
     worker = ThreadPoolExecutor(1, thread_name_prefix="hilum-study")
-    work = worker.submit(function, Watch(note, stop))
+    work = worker.submit(copy_context().run, function, Watch(note, stop))
     try:
         last = None
         while not work.done():

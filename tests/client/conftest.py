@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -104,6 +105,12 @@ def _write_python(folder: Path, code: str, **config: object) -> None:
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "model.py").write_text(code)
     (folder / "config.pbtxt").write_text(_PYTHON_CONFIG.format(**config))
+
+
+@pytest.fixture(scope="session")
+def cupy() -> Any:
+    """CuPy, where it is installed; a test's first fixture, so that nothing starts in vain."""
+    return pytest.importorskip("cupy")
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ import pytest
 from hilum.catalog.errors import ConnectionFailed, DeadlineExceeded, InferenceFailed
 from hilum.client import calls
 from hilum.client.client import AsyncClient, Client
-from hilum.client.listener import Listener, identify
+from hilum.client.listener import Listener, identify, unverified
 from hilum.client.options import ConnectionOptions
 from hilum.server.launcher import TritonServer, free_ports
 
@@ -332,6 +332,45 @@ def test_tls(certificate: tuple[Path, Path], tls_port: int) -> None:
             return (await client.infer("small", {"x": X}, ["y"])).outputs["y"]
 
     np.testing.assert_array_equal(asyncio.run(ask()), X)
+
+
+def test_a_proxy_without_a_server_behind_it(certificate: tuple[Path, Path]) -> None:
+    """Its TLS port speaks HTTP/2 and says that what it stands for is away."""
+    key, chain = certificate
+
+    class Away(grpc.GenericRpcHandler):
+        def service(self, _details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            def answer(_request: bytes, context: grpc.ServicerContext) -> bytes:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "bad gateway")
+
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    proxy = grpc.server(futures.ThreadPoolExecutor(1), handlers=[Away()])
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), chain.read_bytes())])
+    port = proxy.add_secure_port("127.0.0.1:0", credentials)
+    proxy.start()
+    options = {"tls_root_certificates": chain, "tls_server_name": "triton.example"}
+    try:
+        with (
+            Client(f"127.0.0.1:{port}", connect_window_s=0.3, **options) as client,
+            pytest.raises(
+                ConnectionFailed, match=r"HTTP/2 over TLS.*Triton behind it.*bad gateway"
+            ),
+        ):
+            client.models()
+    finally:
+        proxy.stop(None).wait()
+
+
+def test_what_is_behind_a_tls_port(tls_port: int, url: str) -> None:
+    plain = int(url.rpartition(":")[2])
+    tls = unverified()
+    assert identify("127.0.0.1", tls_port, tls=tls) is Listener.HTTP2_OVER_TLS
+    assert identify("127.0.0.1", tls_port) is Listener.TLS
+    assert identify("127.0.0.1", plain, tls=tls) in (Listener.NO_TLS, Listener.HANGS_UP)
+    with listening(lambda connection: time.sleep(0.5)) as port:
+        assert identify("127.0.0.1", port, timeout_s=0.1, tls=tls) is Listener.SILENT
+    assert identify("127.0.0.1", port, tls=tls) is Listener.REFUSED
 
 
 def test_tls_that_cannot_work(certificate: tuple[Path, Path], tls_port: int, url: str) -> None:

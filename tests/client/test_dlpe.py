@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import dlpe_networks
 import numpy as np
@@ -351,11 +350,10 @@ def test_options_are_checked(client: Client, study: Path) -> None:
         ({"slice": 64}, "no slice 64"),
         ({"lung_only_trees": True, "refine": True}, "choose one"),
         ({"sampling": "everywhere"}, "upper-frontal"),
-        ({"arrays": "cupy"}, "CuPy"),
+        ({"device": "gpu"}, "auto, cpu or cuda:N"),
     ):
-        source: Any = study if "arrays" not in given else np.zeros((4, 16, 16), np.int16)
         with pytest.raises(InputError, match=words):
-            client.run("dlpe", source, **given)
+            client.run("dlpe", study, **given)
 
 
 def test_models_are_those_of_the_catalog() -> None:

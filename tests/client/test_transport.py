@@ -23,7 +23,8 @@ from hilum.catalog.errors import ConnectionFailed, DeadlineExceeded, InferenceFa
 from hilum.client import shared_memory
 from hilum.client.client import AsyncClient, Client
 from hilum.client.options import ConnectionOptions
-from hilum.client.shared_memory import PREFIX, Pool, Region, size_class
+from hilum.client.pool import Pool, size_class
+from hilum.client.shared_memory import PREFIX, SystemMemory, SystemRegion
 from hilum.server.launcher import TritonServer
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (4, 64, 64, 3), np.uint8)
@@ -106,7 +107,7 @@ def test_a_server_elsewhere_gets_grpc(url: str) -> None:
 
 def test_a_server_without_access_gets_grpc(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container with a /dev/shm of its own: the key does not exist over there."""
-    monkeypatch.setattr(Region, "key", property(lambda region: f"/elsewhere-{region.name}"))
+    monkeypatch.setattr(SystemRegion, "key", property(lambda region: f"/elsewhere-{region.name}"))
     with Client(url) as client:
         answer = client.infer("picture", {"image": IMAGES}, ["doubled"])
         assert answer.transport == client.transport == "grpc"
@@ -175,7 +176,7 @@ def test_a_full_pool_sends_over_grpc(url: str) -> None:
 
 
 def test_idle_regions_make_room(url: str) -> None:
-    bound = size_class(3 * IMAGES.nbytes)
+    bound = size_class(3 * IMAGES.nbytes, SystemMemory.smallest)
     with Client(url, shared_memory_bytes=bound) as client:
         for _ in range(3):
             assert client.infer("small", X, ["y"]).transport == "shm"
@@ -301,22 +302,22 @@ def test_an_asyncio_client_that_nobody_closes(url: str) -> None:
 
 
 def test_a_fork_does_not_take_the_regions_away() -> None:
-    region = Region(1 << 16)
-    child = multiprocessing.get_context("fork").Process(target=region.unlink)
+    region = SystemRegion(1 << 16)
+    child = multiprocessing.get_context("fork").Process(target=region.free)
     child.start()
     child.join()
     assert region.name in regions()
-    region.unlink()
+    region.free()
     assert region.name not in regions()
 
 
 def test_size_classes_waste_little() -> None:
     for size in (1, 65_536, 65_537, 100_000, 786_432, 2_000_000, 42_000_001):
-        assert size <= size_class(size) <= max(65_536, 1.25 * size)
+        assert size <= size_class(size, SystemMemory.smallest) <= max(65_536, 1.25 * size)
 
 
 def test_a_pool_without_room() -> None:
-    pool = Pool(1 << 17)
+    pool = Pool(SystemMemory(), 1 << 17)
     first, second = pool.acquire(1 << 16), pool.acquire(1 << 16)
     assert first is not None and second is not None
     assert pool.acquire(1) is None

@@ -1,0 +1,150 @@
+"""What a run did when: spans of its steps, as Chrome trace events.
+
+Whoever does something worth a bar in the picture says so with `span`, which costs next to nothing
+while no trace is recorded. A row of the picture is a thread (or an asyncio task) while it is at
+work, and on a GPU the stream of that thread, since `Device.follow` waits for it. Spans of a row lie
+within each other. Studies are told by their number, never by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .whole_file import make_folder, whole_file
+
+_PROCESS = 1
+"""Number of the one process in the file."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """A row in use: its number, and how many spans are open in it."""
+
+    number: int
+    depth: int = 0
+
+
+@dataclass(slots=True)
+class Trace:
+    """Spans in the order of their ends. Thread-safe.
+
+    Attributes
+    ----------
+    origin
+        Nanoseconds of the clock at time 0 of the trace.
+    """
+
+    origin: int = field(default_factory=time.perf_counter_ns)
+    _events: list[dict[str, Any]] = field(default_factory=list)
+    _rows: dict[object, _Row] = field(default_factory=dict)
+    _most: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record what this thread does meanwhile, and the threads that work for it."""
+        token = _active.set((self, None))
+        try:
+            yield
+        finally:
+            _active.reset(token)
+
+    @contextmanager
+    def span(self, name: str, study: int | None, about: dict[str, Any]) -> Iterator[None]:
+        """Record one span; see the function of this name."""
+        worker = _worker()
+        with self._lock:
+            row = self._rows.get(worker)
+            if row is None:
+                row = self._rows[worker] = _Row(self._free_row())
+                self._most = max(self._most, row.number)
+            row.depth += 1
+        start = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            end = time.perf_counter_ns()
+            told = about if study is None else {"study": study, **about}
+            event = {
+                "name": name, "ph": "X", "pid": _PROCESS, "tid": row.number,
+                "ts": (start - self.origin) / 1000, "dur": (end - start) / 1000, "args": told,
+            }  # fmt: skip
+            with self._lock:
+                self._events.append(event)
+                row.depth -= 1
+                if not row.depth:
+                    del self._rows[worker]
+
+    def save(self, path: Path) -> None:
+        """Write the file, which Perfetto and chrome://tracing open; whole or not at all.
+
+        Raises
+        ------
+        OutputError
+            When it cannot be written.
+        """
+        with self._lock:
+            events = sorted(self._events, key=lambda event: event["ts"])
+            rows = range(1, self._most + 1)
+        names = [_named("process_name", 0, "hilum run")]
+        names += [_named("thread_name", row, f"row {row}") for row in rows]
+        make_folder(path.parent)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps({"traceEvents": names + events}) + "\n")
+
+    def _free_row(self) -> int:
+        taken = {row.number for row in self._rows.values()}
+        return next(n for n in range(1, len(taken) + 2) if n not in taken)
+
+
+_active: ContextVar[tuple[Trace, int | None] | None] = ContextVar("hilum_trace", default=None)
+_NOTHING = nullcontext()
+
+
+def span(name: str, **about: Any) -> AbstractContextManager[None]:
+    """Record what is done meanwhile, where a trace is recorded.
+
+    Parameters
+    ----------
+    **about
+        Numbers and words for whoever looks at the span; nothing that comes from a study.
+    """
+    active = _active.get()
+    return _NOTHING if active is None else active[0].span(name, active[1], about)
+
+
+@contextmanager
+def study(number: int) -> Iterator[None]:
+    """Record the span of a study; the spans of all that works for it bear its number."""
+    active = _active.get()
+    if active is None:
+        yield
+        return
+    token = _active.set((active[0], number))
+    try:
+        with span("study"):
+            yield
+    finally:
+        _active.reset(token)
+
+
+def _worker() -> object:
+    """Whose spans lie within each other: this asyncio task, or else this thread."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return task or threading.get_ident()
+
+
+def _named(what: str, row: int, name: str) -> dict[str, Any]:
+    return {"name": what, "ph": "M", "pid": _PROCESS, "tid": row, "args": {"name": name}}

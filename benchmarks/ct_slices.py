@@ -18,6 +18,8 @@ import numpy as np
 
 from ..catalog import Network, System, ct_angel, ct_classifier
 from ..client import Client
+from ..export.certificate import as_exported, read_certificate
+from ..export.recipes import as_declared
 from ..preprocessing.nearest import resize_nearest
 from ..preprocessing.phantom_ct import chest_ct
 from ..preprocessing.windows import ct_angel_window
@@ -113,6 +115,7 @@ def measure(
     slices = [subject.inputs(np.ascontiguousarray(s)) for s in volume]
     names = [n.name for n in subject.networks]
     with exported(subject.system, names, repository, weights, progress) as folder:
+        slices = [_as_exported(subject, folder, given) for given in slices]
         part = _measure(
             subject, folder, weights, slices, rounds, tasks, concurrencies, batches, progress
         )
@@ -134,6 +137,15 @@ def measure(
         "tasks": tasks,
         "parts": [part],
     }
+
+
+def _as_exported(subject: Subject, repository: Path, given: Arrays) -> Arrays:
+    """Inputs in the element types of a repository, which engines have wider."""
+    for network in subject.networks:
+        certificate = read_certificate(repository / network.model)
+        if certificate is not None:
+            given = as_declared(as_exported(network, certificate), given)
+    return given
 
 
 def _measure(

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..catalog import SYSTEMS, Network, System, at_precision
+from ..catalog import SYSTEMS, Network, System
 from ..catalog import dlpe as dlpe_catalog
 from ..catalog.errors import InputError, RepositoryError
-from ..export.certificate import MODEL_FILE, read_certificate, wire_precision
+from ..export.certificate import MODEL_FILE, as_exported, read_certificate
 from ..export.networks.dlpe import task_of
 from ..export.recipes import Arrays, recipe
 from ..preprocessing.dlpe_space import normalise_signal
@@ -126,8 +126,7 @@ def subject(system: System, declared: Network, repository: Path, *, quick: bool)
             f"{repository} holds no {declared.model}; export it with `hilum export {system.name} "
             f"--network {declared.name} --repository {repository}`, or leave out --repository"
         )
-    precision = wire_precision(declared, certificate)
-    served = at_precision(system, precision).network(declared.name)
+    served = as_exported(declared, certificate)
     network = replace(served, sizes={**served.sizes, **certificate["sizes"]})
     weights = certificate["weights"]
     inputs, units = _inputs(system, network, quick)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import covid_mtl, ct_angel, ct_classifier, cxr_severity, dlpe, lungmask
 from .about import ABOUT
 from .errors import HilumError
-from .precision import Precision, at_precision
+from .precision import Arithmetic, Precision, at_precision
 from .types import Call, Ensemble, Figure, Model, Network, PythonStep, System, Tensor, closure
 
 SYSTEMS: dict[str, System] = {
@@ -42,6 +42,7 @@ def find_model(name: str) -> Model:
 __all__ = [
     "ABOUT",
     "SYSTEMS",
+    "Arithmetic",
     "Call",
     "Ensemble",
     "Figure",

@@ -121,7 +121,11 @@ RAW_HU_NETWORK = Network(
     name=RAW_HU,
     model="ct_densenet",
     title="COVID-19 on a CT slice, from raw HU (DenseNet121)",
-    inputs=(Tensor("hu", "INT16", ("S", "S"), "slice in HU, every second pixel from the first"),),
+    inputs=(
+        Tensor(
+            "hu", "INT16", ("S", "S"), "slice in HU, every second pixel from the first", wide=True
+        ),
+    ),
     outputs=_OUTPUTS,
     sizes={"S": SIZE, "C": CAM},
     max_batch=32,
@@ -146,7 +150,7 @@ PREPARE = PythonStep(
     title="Crop the body for the lung network",
     function="hilum.postprocessing.lungmask:prepare_step",
     inputs=(_HU,),
-    outputs=(Tensor("crop", "INT16", ("R", "R"), "body crop, resampled; HU"), _BOX),
+    outputs=(Tensor("crop", "INT16", ("R", "R"), "body crop, resampled; HU", wide=True), _BOX),
     sizes={"H": SLICE, "R": lungmask.SIZE},
     max_batch=32,
 )

@@ -49,7 +49,7 @@ R231 = Network(
     name="r231",
     model="lungmask_r231",
     title="Right and left lung (U-Net)",
-    inputs=(Tensor("hu", "INT16", ("R", "R"), "body crop, resampled; HU"),),
+    inputs=(Tensor("hu", "INT16", ("R", "R"), "body crop, resampled; HU", wide=True),),
     outputs=(Tensor("label", "UINT8", ("R", "R"), "0 background, 1 right lung, 2 left lung"),),
     sizes={"R": SIZE},
     max_batch=32,

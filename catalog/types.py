@@ -33,6 +33,9 @@ class Tensor:
         Names of the entries of a vector; Triton serves them with its classification extension.
     half
         FP16 instead of FP32 in a repository that was exported with ``--precision fp16``.
+    wide
+        INT32 instead of INT16 where the network was exported with ``--target tensorrt``: engines
+        take no 16-bit integers.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Tensor:
     description: str = ""
     labels: tuple[str, ...] = ()
     half: bool = False
+    wide: bool = False
 
     def resolved(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape with every named size replaced by its number from `sizes`."""

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import Model, Network, Precision, Tensor
+from ..catalog import Arithmetic, Model, Network, Precision, Tensor, at_precision
 from ..catalog.errors import ExportError
 
 CERTIFICATE = "certificate.json"
@@ -153,12 +153,15 @@ class Parity:
         self.pixels[name] = self.pixels.get(name, 0) + differs.size
         self.unexplained_pixels += int((np.abs(probability[differs] - 0.5) > self.tolerance).sum())
 
-    def problem(self, precision: Precision) -> str | None:
-        """Why the export must not be served, or None."""
+    def problem(self, precision: Arithmetic) -> str | None:
+        """Why the export must not be served, or None.
+
+        An INT8 core is judged on the user's images instead of these (`networks.dlpe_int8`).
+        """
         if self.unexplained_pixels:
             return f"{self.unexplained_pixels} pixels of binary masks differ without cause"
         for name, value in self.largest.items():
-            if precision == "fp16" and name.startswith("core ") and name != "core input":
+            if precision != "fp32" and name.startswith("core ") and name != "core input":
                 continue
             if not value <= (allowed := self._allowed(name)):
                 return f"{name} differs by {value:.2g}, more than {allowed:.0e} allows"
@@ -198,6 +201,7 @@ def certificate(
     weights: Weights,
     precision: str,
     parity: Parity | None,
+    int8: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The certificate as it is written to JSON.
 
@@ -207,6 +211,8 @@ def certificate(
         Name, sha256, bytes, opset and IR version of the served file.
     parity
         None when a user's file is served untouched and there is nothing to compare it with.
+    int8
+        Of an export for INT8: what the network was calibrated on, its Dice, why it was refused.
     """
     return {
         "system": system,
@@ -239,6 +245,7 @@ def certificate(
             "compared_pixels": parity.pixels,
             "outputs": parity.outputs,
         },
+        **({} if int8 is None else {"int8": dict(int8)}),
         "versions": versions(),
     }
 
@@ -259,6 +266,23 @@ def wire_precision(network: Network, certificate: Mapping[str, Any]) -> Precisio
     told = {t["name"]: t["dtype"] for t in tensors}
     half = [t.name for t in (*network.inputs, *network.outputs) if t.half]
     return "fp16" if any(told.get(name) == "FP16" for name in half) else "fp32"
+
+
+def has_wide(model: Model) -> bool:
+    """Whether the tensors that a model takes and gives depend on the target of an export."""
+    return any(t.wide for t in (*model.inputs, *model.outputs))
+
+
+def is_wide(network: Network, certificate: Mapping[str, Any]) -> bool:
+    """Whether an exported network takes INT32 where the catalog says INT16."""
+    told = {t["name"]: t["dtype"] for t in certificate.get("inputs", ())}
+    return any(told.get(t.name) == "INT32" for t in network.inputs if t.wide)
+
+
+def as_exported(network: Network, certificate: Mapping[str, Any]) -> Network:
+    """The declaration of a network with the element types that its certificate tells."""
+    precision = wire_precision(network, certificate)
+    return at_precision(network, precision, wide=is_wide(network, certificate))
 
 
 def versions() -> dict[str, str]:

@@ -9,11 +9,14 @@ from typing import Any, Literal
 
 from google.protobuf.text_format import ParseError
 
-from ..catalog import ABOUT, SYSTEMS, Ensemble, Model, Network, Precision, System, at_precision
+from ..catalog import ABOUT, SYSTEMS, Ensemble, Model, Network, Precision, System
 from ..catalog.errors import ExportError, RepositoryError
 from .certificate import (
     MODEL_FILE,
+    as_exported,
     has_half,
+    has_wide,
+    is_wide,
     read_certificate,
     sha256_of,
     signature,
@@ -124,7 +127,12 @@ def _check_system(repository: Path, system: System) -> Iterator[Finding]:
         if n.model in certificates
     }
     command = f"hilum export {system.name}"
-    for model in served_models(system, precisions):
+    wide = {
+        n.model: is_wide(n, certificates[n.model])
+        for n in system.networks
+        if n.model in certificates and has_wide(n)
+    }
+    for model in served_models(system, precisions, wide):
         if isinstance(model, Ensemble):
             yield from _check_joined(model, precisions, command)
         if isinstance(model, Network) and not _onnx(repository, model).is_file():
@@ -266,7 +274,7 @@ def _check_sizes(
                 _again(system, network),
             )
             return
-    served = at_precision(network, wire_precision(network, certificate))
+    served = as_exported(network, certificate)
     for kind, tensors in (("inputs", served.inputs), ("outputs", served.outputs)):
         if certificate.get(kind) != [signature(t, own) for t in tensors]:
             yield Finding(

@@ -16,7 +16,7 @@ from ..catalog import (
     System,
     at_precision,
 )
-from .certificate import has_half, read_certificate, wire_precision
+from .certificate import has_half, has_wide, is_wide, read_certificate, wire_precision
 from .config import EngineConfig, config_text, labels
 from .tensorrt.plan import read_plan
 
@@ -104,28 +104,45 @@ def shared_sizes(system: System) -> set[str]:
 
 
 def repository_models(repository: Path, system: System) -> list[Model]:
-    """Every model of the system at the precision that a repository's certificates tell.
+    """Every model of the system with the element types that a repository's certificates tell.
 
-    One that was not exported has that of the networks that ensembles join it with.
+    One that was not exported has those of the networks that ensembles join it with.
     """
-    found: dict[str, Precision] = {}
+    precisions: dict[str, Precision] = {}
+    wide: dict[str, bool] = {}
     for network in system.networks:
-        certificate = read_certificate(repository / network.model) if has_half(network) else None
-        if certificate is not None:
-            found[network.model] = wire_precision(network, certificate)
-    return served_models(system, found)
+        if not (has_half(network) or has_wide(network)):
+            continue
+        certificate = read_certificate(repository / network.model)
+        if certificate is not None and has_half(network):
+            precisions[network.model] = wire_precision(network, certificate)
+        if certificate is not None and has_wide(network):
+            wide[network.model] = is_wide(network, certificate)
+    return served_models(system, precisions, wide)
 
 
-def served_models(system: System, exported: Mapping[str, Precision]) -> list[Model]:
-    """Every model of the system, given the precisions of its exported networks by model name."""
+def served_models(
+    system: System, precisions: Mapping[str, Precision], wide: Mapping[str, bool]
+) -> list[Model]:
+    """Every model of the system.
+
+    Parameters
+    ----------
+    precisions, wide
+        Of its exported networks by model name: the precision of what they take and give, and
+        whether they take INT32 instead of INT16.
+    """
     joined = [[e.model, *(call.target.model for call in e.calls)] for e in system.ensembles]
 
-    def precision(model: Model) -> Precision:
+    def served(model: Model) -> Model:
         mates = [name for names in joined if model.model in names for name in names]
-        told: list[Precision] = [exported[m] for m in (model.model, *mates) if m in exported]
-        return told[0] if told else "fp32"
+        near = [model.model, *mates]
+        told: list[Precision] = [precisions[m] for m in near if m in precisions]
+        return at_precision(
+            model, told[0] if told else "fp32", wide=any(wide.get(m, False) for m in near)
+        )
 
-    return [at_precision(model, precision(model)) for model in system.models()]
+    return [served(model) for model in system.models()]
 
 
 def repository_sizes(repository: Path, system: System) -> dict[str, dict[str, int]]:

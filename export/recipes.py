@@ -29,6 +29,12 @@ def batch_of(network: Network, arrays: Mapping[str, NDArray[Any]], count: int) -
     return {name: np.ascontiguousarray(a[:count]) for name, a in arrays.items()}
 
 
+def as_declared(network: Network, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Integers in the element types that a network declares, which engines have wider."""
+    kinds = {t.name: "int32" if t.dtype == "INT32" else "int16" for t in network.inputs if t.wide}
+    return {n: a.astype(kinds[n]) if n in kinds else a for n, a in arrays.items()}
+
+
 def all_inputs(given: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """What `Recipe.core_input` gives as a tuple, in the order of `CoreSignature.inputs`."""
     return given if isinstance(given, tuple) else (given,)

@@ -7,15 +7,15 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from onnx import ModelProto
 from torch import nn
 
-from ..catalog import Network, Precision, System, at_precision
+from ..catalog import SYSTEMS, Arithmetic, Network, Precision, System, at_precision
 from ..catalog.errors import ExportError
 from .cards import card
 from .certificate import (
@@ -31,6 +31,8 @@ from .certificate import (
 )
 from .declarations import repository_sizes, shared_sizes, write_declarations
 from .graph import OPSET, main_opset
+from .int8_request import OPTIONS as INT8_OPTIONS
+from .int8_request import quantiser, wire_precision_of
 from .onnx_export import to_onnx
 from .parity import compare, onnx_core, torch_core
 from .precision import to_half
@@ -39,10 +41,13 @@ from .store import find_card, load_weights
 from .tensorrt.target import Target, prepare_engine, update_plan
 from .user_file import UserFile, read_user_file
 
+if TYPE_CHECKING:
+    from .networks.dlpe_int8 import Int8
+
 Progress = Callable[[str, str], None]
 """Called with the name of a network and what is being done with it."""
 
-OPTIONS = {"seed": (0, 0, 2**31 - 1), "opset": (OPSET, OPSET, 20)}
+OPTIONS = {"seed": (0, 0, 2**31 - 1), "opset": (OPSET, OPSET, 20), **INT8_OPTIONS}
 """``--option NAME=VALUE``: default, smallest and largest value."""
 
 
@@ -53,11 +58,13 @@ class Made:
     model: ModelProto | Path
     weights: Weights
     core: nn.Module | None
+    precision: Arithmetic
+    int8: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run of `export_system`; the system as it is at the precision."""
+    """One run of `export_system`; the system as it is at the precision, that of its tensors."""
 
     system: System
     recipe: Recipe
@@ -69,6 +76,7 @@ class Job:
     files: Mapping[str, UserFile]
     options: Mapping[str, int]
     progress: Progress
+    int8: Int8 | None = None
 
 
 def export_system(
@@ -78,7 +86,9 @@ def export_system(
     networks: Sequence[str] | None = None,
     weights: Literal["random", "store"] = "random",
     store: Path | None = None,
-    precision: Precision = "fp32",
+    precision: Arithmetic = "fp32",
+    calibration: Sequence[Path] = (),
+    fallback: Precision = "fp32",
     target: Target = "onnx",
     onnx: Mapping[str, Path] | None = None,
     options: Mapping[str, str] | None = None,
@@ -99,13 +109,17 @@ def export_system(
     weights, store
         ``store`` takes them from the weights store, ``random`` makes them from the option
         ``seed``.
+    calibration, fallback
+        For ``int8``: chest CTs to calibrate on, and the precision of the networks that cannot be
+        INT8, or that miss the tolerance (`networks.dlpe_int8`).
     target
         ``tensorrt`` writes configurations for engines, a build plan, and beside each network what
         its engine is to be compared with; `hilum engines build` does the rest on the GPU.
     onnx
         ONNX files to serve in networks' places, by network.
     options
-        ``seed`` (of random weights and of the inputs of the comparison), ``opset``.
+        ``seed`` (of random weights, of the inputs of the comparison, of the choice of slices),
+        ``opset``, ``calibration_slices``, ``calibration_grid``.
 
     Returns
     -------
@@ -118,10 +132,13 @@ def export_system(
         When a network cannot be exported, or differs from its reference beyond the tolerance.
     WeightsError
         When the store lacks a network's weights.
+    InputError
+        When INT8 is not to be had so, or a series cannot be calibrated on.
     """
     onnx = onnx or {}
     how, declared = recipe(system), system
-    system = at_precision(declared, precision)
+    wire = wire_precision_of(system, precision, calibration, fallback, onnx)
+    system = at_precision(declared, wire, wide=target == "tensorrt")
     chosen = _chosen(system, networks, onnx)
     if weights == "store" and networks is None and not onnx:
         chosen = _stored(system, chosen, store, progress or _silent)
@@ -131,7 +148,7 @@ def export_system(
         repository,
         weights,
         store,
-        precision,
+        wire,
         target,
         {
             name: read_user_file(path, network, how.core_signature(network))
@@ -144,10 +161,26 @@ def export_system(
     _check_precision(job, chosen)
     sizes = _sizes(job, chosen)
     repository.mkdir(parents=True, exist_ok=True)
-    certificates = [_export_one(job, network, sizes[network.name]) for network in chosen]
+    with quantiser(
+        repository, calibration, job.options, lambda network: _core(job, network)[0]
+    ) as int8:
+        ready = replace(job, int8=int8)
+        certificates = [_export_one(ready, network, sizes[network.name]) for network in chosen]
     update_plan(repository, system, certificates, target)
-    write_declarations(repository, [declared])
+    write_declarations(repository, [declared, *_sharing(declared, chosen, repository)])
     return certificates
+
+
+def _sharing(system: System, chosen: Sequence[Network], repository: Path) -> list[System]:
+    """Other systems of a repository with one of the networks, whose types may have changed."""
+    models = {n.model for n in chosen}
+    return [
+        other
+        for other in SYSTEMS.values()
+        if other.name != system.name
+        and models.intersection(n.model for n in other.networks)
+        and any((repository / m.model).is_dir() for m in (*other.steps, *other.ensembles))
+    ]
 
 
 def _silent(network: str, step: str) -> None:
@@ -281,8 +314,10 @@ def _export_one(job: Job, network: Network, sizes: Mapping[str, int]) -> dict[st
             "bytes": path.stat().st_size,
             **described,
         }
-        precision = job.precision if parity is not None else "as given"
-        found = certificate(job.system.name, network, sizes, file, made.weights, precision, parity)
+        precision = made.precision if parity is not None else "as given"
+        found = certificate(
+            job.system.name, network, sizes, file, made.weights, precision, parity, made.int8
+        )
         (staged / CERTIFICATE).write_text(json.dumps(found, indent=2) + "\n")
         (staged / "README.md").write_text(card(job.system, network, found))
         if job.target == "tensorrt":
@@ -302,7 +337,7 @@ def _make(job: Job, network: Network, sizes: Mapping[str, int]) -> Made:
             network.name, f"user file {file.path.name}", sha256_of(file.path), "user file"
         )
         if file.kind == "served":
-            return Made(file.path, weights, None)
+            return Made(file.path, weights, None, job.precision)
         model = ModelProto()
         model.CopyFrom(file.model)  # the file itself is compared with later
     else:
@@ -316,9 +351,17 @@ def _make(job: Job, network: Network, sizes: Mapping[str, int]) -> Made:
             shape = [sizes[d] if isinstance(d, str) else d for d in signature.shape]
             names = [signature.input], list(signature.outputs)
             model = to_onnx(core, shape, inputs=names[0], outputs=names[1], opset=opset)
+    told: dict[str, Any] | None = None
+    if job.int8 is not None and core is not None:
+        job.progress(network.name, "calibrating")
+        quantised, told = job.int8.attempt(network, core, model)
+        if quantised is not None:
+            wrapped = job.recipe.wrap(quantised, network, sizes)
+            return Made(wrapped, weights, core, "int8", told)
+        job.progress(network.name, f"stays {job.precision}: {told['reason']}")
     if job.precision == "fp16":
         model = to_half(model, keep_stem=signature.wide_input)
-    return Made(job.recipe.wrap(model, network, sizes), weights, core)
+    return Made(job.recipe.wrap(model, network, sizes), weights, core, job.precision, told)
 
 
 def _core(job: Job, network: Network) -> tuple[nn.Module, Weights]:
@@ -359,7 +402,7 @@ def _compare(
     parity = compare(
         job.recipe, network, sizes, path, core, reference=reference, seed=job.options["seed"]
     )
-    if problem := parity.problem(job.precision):
+    if problem := parity.problem(made.precision):
         raise ExportError(
             f"{network.name}: the export does not agree with {reference}: {problem}. "
             "What was exported before is still in place"

@@ -21,6 +21,9 @@ NAMES: dict[int, str] = {number: name for name, number in ELEMENTS.items()}
 PRECISIONS = {"FP16": "fp16", "FP32": "fp32"}
 """Precision of an export by the element type of what it serves."""
 
+TARGETS = {"INT16": "onnx", "INT32": "tensorrt"}
+"""Target of an export by the element type of the integers that it serves."""
+
 Dims = list[int | None]
 """Lengths of a tensor; None: symbolic."""
 
@@ -131,6 +134,8 @@ def _fit(
         remedy = ""
         if tensor.half and kind in PRECISIONS:
             remedy = f", or the export's --precision {PRECISIONS[kind]}"
+        if tensor.wide and kind in TARGETS:
+            remedy = f", or the export's --target {TARGETS[kind]}"
         raise ExportError(f"{name} is {kind}; it must be {tensor.dtype}{remedy}")
     dims = _dims(info)
     if dims is None:

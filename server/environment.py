@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 from ..catalog.errors import ServerError
+from .gpus import ORDER
 
 MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
@@ -46,6 +47,7 @@ def server_environment(binary: Path) -> dict[str, str]:
     tunables = environment.get("GLIBC_TUNABLES", "")
     if LARGE_PAGES not in tunables:
         environment["GLIBC_TUNABLES"] = _joined(tunables, f"{LARGE_PAGES}=1")
+    environment.setdefault(*ORDER)  # else a GPU's number is not that by which it was measured
     for name in _ONE_THREAD:
         environment.setdefault(name, "1")
     environment["PATH"] = _joined(str(Path(sys.executable).parent), environment.get("PATH"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +15,9 @@ from .assemble import networks_use_gpus
 from .compatibility import Facts, Gpu, number
 from .engines import PLAN, find_engines
 from .find import ServerBinary, find_server
+from .gpus import devices
 from .need import Need, shared_memory_need
 from .stage import Resources
-
-_SMI = (
-    "nvidia-smi",
-    "--query-gpu=name,compute_cap,driver_version,memory.total",
-    "--format=csv,noheader,nounits",
-)
 
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/opt/tensorrt/lib")
 
@@ -77,17 +70,6 @@ def _machine() -> tuple[ServerBinary | None, Facts]:
         gpus=gpus,
         gpus_unread=unread,
     )
-
-
-def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """The GPUs in what ``nvidia-smi --query-gpu`` printed; lines of other kinds are left out."""
-    found = []
-    for line in text.splitlines():
-        parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 4 and re.fullmatch(r"\d+\.\d+", parts[1]) and parts[3].isdigit():
-            name, capability, driver, memory = parts
-            found.append(Gpu(name, capability, driver, int(memory)))
-    return tuple(found)
 
 
 def tensorrt_version(folders: Iterable[str] = _LIBRARY_FOLDERS) -> str | None:
@@ -147,14 +129,5 @@ def _need(found: ServerBinary | None, repository: Path, models: Iterable[str] | 
 
 def _gpus() -> tuple[tuple[Gpu, ...], bool]:
     """The GPUs that a server would see, and whether there are some that nobody tells about."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "none"):
-        return (), False
-    there = machine.gpus() > 0
-    if shutil.which(_SMI[0]) is None:
-        return (), there
-    try:
-        told = subprocess.run(_SMI, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return (), there
-    found = parse_gpus(told.stdout) if told.returncode == 0 else ()
-    return found, there and not found
+    found = tuple(Gpu(d.name, d.capability, d.driver, d.memory_mib) for d in devices())
+    return found, machine.gpus() > 0 and not found

@@ -7,13 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..catalog import ABOUT, Ensemble, Model, Network, PythonStep, Tensor
+from .placement import LONGEST, SLAB, MiB
 from .stage import STREAMED, Resources
-
-MiB = 1024 * 1024
-
-LONGEST, SLAB = 512, 40
-"""What lengths of -1 count as: the side of a CT; the first of several of a network, which makes a
-slab, as many slices."""
 
 _BYTES = {
     "BOOL": 1, "UINT8": 1, "UINT16": 2, "INT16": 2, "INT32": 4, "INT64": 8,
@@ -73,7 +68,7 @@ def _instances(model: Network | PythonStep, resources: Resources) -> int:
 def _request(model: Network | PythonStep, full: bool) -> int:
     """Bytes of all tensors of one item: of a large one, or of the smallest there can be."""
     return sum(
-        _BYTES[tensor.dtype] * math.prod(_shape(model, tensor, full))
+        _BYTES["INT32" if tensor.wide else tensor.dtype] * math.prod(_shape(model, tensor, full))
         for tensor in (*model.inputs, *model.outputs)
     )
 

@@ -26,6 +26,9 @@ StepFunction = Callable[..., Mapping[str, np.ndarray]]
 
 _LONGEST_MESSAGE = 500
 
+_WIDE = "TYPE_INT32"
+"""What tensors declared as `Tensor.wide` are for engines."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Output:
@@ -70,6 +73,8 @@ class TritonPythonModel:
             )
             for tensor in config["output"]
         )
+        wide = {t.name for t in step.outputs if t.wide}
+        self._widened = [o.name for o in self._outputs if o.name in wide and o.dtype == np.int32]
         function = _resolve(step.function)
         self._function: StepFunction = (
             function(Path(args["model_repository"])) if step.factory else function
@@ -117,6 +122,8 @@ class TritonPythonModel:
                 f"{self._where} returned {sorted(returned)}, declared are {sorted(names)}"
             )
         arrays = {output.name: np.asarray(returned[output.name]) for output in self._outputs}
+        for name in self._widened:
+            arrays[name] = arrays[name].astype(np.int32)
         for output in self._outputs:
             output.check(arrays[output.name], self._where)
         return arrays
@@ -137,8 +144,13 @@ def _declared(name: str) -> PythonStep:
 
 def _check_tensors(step: PythonStep, config: Mapping[str, Any]) -> None:
     for kind, tensors in (("input", step.inputs), ("output", step.outputs)):
-        declared = {(t.name, f"TYPE_{t.dtype}") for t in tensors}
-        configured = {(t["name"], t["data_type"]) for t in config[kind]}
+        types = {t["name"]: t["data_type"] for t in config[kind]}
+        # A repository for engines has these wider; the step itself knows nothing of that.
+        declared = {
+            (t.name, _WIDE if t.wide and types.get(t.name) == _WIDE else f"TYPE_{t.dtype}")
+            for t in tensors
+        }
+        configured = set(types.items())
         for name, _ in sorted(declared ^ configured):
             raise CatalogError(
                 f"{step.model}: {kind} {name!r} differs between config.pbtxt and the catalog; "

@@ -7,7 +7,7 @@ folders and label files are links.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from .configuration import (
     read_config,
     write_config,
 )
+from .gpus import devices
+from .placement import MiB, network_need, place
 
 _CPU_CORES_PER_INSTANCE = 8
 """More threads than these add little to one image; further cores get an instance of their own."""
@@ -62,6 +64,8 @@ class Resources:
         Processes for each Python step.
     queue_delay_ms
         How long a network that batches waits for more requests; None: as exported.
+    gpu_free
+        Free bytes of each GPU; empty where nobody tells, and Triton places the networks.
     """
 
     gpu: bool
@@ -71,6 +75,7 @@ class Resources:
     stream_threads: int
     step_instances: int
     queue_delay_ms: float | None = None
+    gpu_free: tuple[int, ...] = ()
 
     @classmethod
     def of_machine(
@@ -85,7 +90,8 @@ class Resources:
         cores = machine.cores()
         if gpu:
             each = (instances or 1, threads or 1)
-            return cls(True, *each, *each, max(1, min(8, cores // 2)), queue_delay_ms)
+            free = tuple(device.free_mib * MiB for device in devices())
+            return cls(True, *each, *each, max(1, min(8, cores // 2)), queue_delay_ms, free)
         steps = max(1, min(4, cores // 4))
         if instances is None and threads is None:
             one, stream = max(1, cores // _CPU_CORES_PER_INSTANCE), min(cores, _STREAM_INSTANCES)
@@ -145,6 +151,8 @@ def stage(
     RepositoryError
         When a model that was asked for is missing or incomplete, or when nothing is left; the
         message has the command that exports what is missing.
+    ServerError
+        When a network fits no GPU.
     """
     source = source.resolve()
     configs = _configs(source)
@@ -155,15 +163,16 @@ def stage(
             raise RepositoryError(_nothing_left(source, incomplete))
     else:
         chosen = _closure(source, configs, incomplete, models)
+    places = _places(source, [configs[name] for name in chosen], resources)
     target.mkdir(parents=True)
     instances: dict[str, int] = {}
     for name in chosen:
         config = configs[name]
-        configure(config, resources)
+        configure(config, resources, places.get(name, ()))
         drop_fields(config, unknown_fields)
         _link(source / name, target / name, config)
         backend = backend_of(config)
-        count = sum(group.count for group in config.instance_group)
+        count = sum(g.count * max(1, len(g.gpus)) for g in config.instance_group)
         instances[backend] = instances.get(backend, 0) + count
     return Staged(
         target,
@@ -175,8 +184,33 @@ def stage(
     )
 
 
-def configure(config: ModelConfig, resources: Resources) -> None:
-    """Set the instances and threads of one model for the machine; ensembles have none."""
+def _places(
+    source: Path, configs: Iterable[ModelConfig], resources: Resources
+) -> dict[str, tuple[int, ...]]:
+    """GPUs of each network; empty where networks run on the CPU or Triton places them."""
+    if not (resources.gpu and resources.gpu_free):
+        return {}
+    needs: dict[str, int] = {}
+    for config in configs:
+        if (name := model_file(config)) and backend_of(config) != "python":
+            files = (source / config.name).glob(f"[0-9]*/{name}")
+            size = max(file.stat().st_size for file in files)
+            needs[config.name] = network_need(config, size, _instances(config.name, resources))
+    return place(needs, resources.gpu_free)
+
+
+def _instances(name: str, resources: Resources) -> int:
+    return resources.stream_instances if name in STREAMED else resources.instances
+
+
+def configure(config: ModelConfig, resources: Resources, gpus: Sequence[int] = ()) -> None:
+    """Set the instances and threads of one model for the machine; ensembles have none.
+
+    Parameters
+    ----------
+    gpus
+        Those that a network runs on; empty: where Triton puts it.
+    """
     if is_ensemble(config):
         return
     profiles = [name for group in config.instance_group for name in group.profile]
@@ -187,7 +221,10 @@ def configure(config: ModelConfig, resources: Resources) -> None:
         group.count = 1 if config.name == ABOUT.model else resources.step_instances
         return
     streamed = config.name in STREAMED
-    group.count = resources.stream_instances if streamed else resources.instances
+    group.count = _instances(config.name, resources)
+    if gpus:
+        group.kind = group.KIND_GPU
+        group.gpus.extend(gpus)
     if resources.queue_delay_ms is not None and config.HasField("dynamic_batching"):
         delay = round(1e3 * resources.queue_delay_ms)
         config.dynamic_batching.max_queue_delay_microseconds = delay

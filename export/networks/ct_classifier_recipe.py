@@ -22,7 +22,7 @@ from ..checkpoints import Checkpoint
 from ..checkpoints import ct_classifier as checkpoints
 from ..checkpoints import lungmask as lung_checkpoints
 from ..graph import Nodes, join, value_info
-from ..recipes import CoreSignature, Recipe, all_inputs
+from ..recipes import CoreSignature, Recipe, all_inputs, as_declared
 from . import densenet
 from .ct_slices import Slice, synthetic_slice
 from .lungmask_recipe import RECIPE as LUNG
@@ -122,7 +122,7 @@ def samples(network: Network, sizes: Mapping[str, int], seed: int) -> dict[str, 
         synthetic_slice(SAMPLE_SEED + seed, sizes["S"], lesions=6),
         synthetic_slice(SAMPLE_SEED + seed + 1, sizes["S"], lesions=0),
     ]
-    return {_input(network): _served(network, slices)}
+    return as_declared(network, {_input(network): _served(network, slices)})
 
 
 def _served(network: Network, slices: Sequence[Slice]) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from ...catalog import Network
 from ...catalog import lungmask as catalog
 from ..checkpoints import lungmask as checkpoints
 from ..graph import Nodes, join, value_info
-from ..recipes import CoreSignature, Recipe
+from ..recipes import CoreSignature, Recipe, as_declared
 from . import lungmask
 from .ct_slices import synthetic_slice
 from .random import calibrate, describe, fit_segmentation, seeded
@@ -74,14 +74,15 @@ def outputs(network: Network, core: tuple[Tensor, ...]) -> dict[str, NDArray[Any
 
 
 def samples(
-    network: Network,  # noqa: ARG001
+    network: Network,
     sizes: Mapping[str, int],
     seed: int,
 ) -> dict[str, NDArray[Any]]:
     """A synthetic slice, and noise beyond the limits."""
     side = sizes["R"]
     noise = np.random.default_rng(seed).integers(-2048, 3072, (side, side)).astype(np.int16)
-    return {"hu": np.stack([synthetic_slice(SAMPLE_SEED + seed, side, lesions=4).hu, noise])}
+    hu = np.stack([synthetic_slice(SAMPLE_SEED + seed, side, lesions=4).hu, noise])
+    return as_declared(network, {"hu": hu})
 
 
 def build_random(network: Network, seed: int) -> tuple[nn.Module, str]:

@@ -15,14 +15,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ...catalog import SYSTEMS, Network, at_precision
+from ...catalog import SYSTEMS, Network
 from ...catalog.errors import ExportError, RepositoryError
 from ..certificate import (
     MODEL_FILE,
+    as_exported,
     read_certificate,
     sha256_of,
     versions,
-    wire_precision,
 )
 from ..declarations import write_configuration
 from .plan import (
@@ -286,7 +286,7 @@ def _parity(
 def _network(engine: Engine, version: Path) -> Network:
     network = SYSTEMS[engine.system].network(engine.network)
     found = read_certificate(version.parent)
-    return network if found is None else at_precision(network, wire_precision(network, found))
+    return network if found is None else as_exported(network, found)
 
 
 def _serve(repository: Path, engine: Engine) -> None:

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from ...catalog import Network, Precision, System, at_precision
+from ...catalog import Network, Precision, System
 from ...catalog.errors import ExportError, HilumError
-from ..certificate import MODEL_FILE, read_certificate, sha256_of, wire_precision
+from ..certificate import MODEL_FILE, as_exported, read_certificate, sha256_of
 from .plan import OPTIMISATION_LEVEL, Engine, engine_of, write_json
 from .supervise import Limits, failure, run_worker
 from .vendor import Order
@@ -209,7 +209,7 @@ def _engine(graph: Wanted, file: Path) -> Engine:
     certificate = read_certificate(file.parent.parent)
     if certificate is None:
         raise ExportError(f"{file} has no certificate; export it again")
-    network = at_precision(graph.network, wire_precision(graph.network, certificate))
+    network = as_exported(graph.network, certificate)
     if sha256_of(file) != certificate["file"]["sha256"]:
         raise ExportError(f"{file} is not the file of its certificate; export it again")
     return engine_of(graph.system.name, network, certificate)

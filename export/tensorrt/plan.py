@@ -189,7 +189,7 @@ def refresh_plan(repository: Path) -> dict[str, Engine]:
     engines = read_plan(repository)
     if engines:
         told = json.loads((repository / PLAN_FILE).read_text("utf-8"))["engines"]
-        if any(told[m]["flags"] != list(e.flags) for m, e in engines.items()):
+        if any(told[m].get("flags") != list(e.flags) for m, e in engines.items()):
             write_plan(repository, engines)
     return engines
 

@@ -28,11 +28,13 @@ from hilum.export.declarations import write_declarations
 from hilum.export.repository import export_system
 from hilum.export.tensorrt.build import Built, Machine, build_engines
 from hilum.export.tensorrt.machine import TensorRT, parse_gpus
-from hilum.export.tensorrt.plan import Engine, read_plan
+from hilum.export.tensorrt.plan import PLAN_FILE, Engine, read_plan
 from hilum.export.tensorrt.reference import judge
 from hilum.export.tensorrt.supervise import VARIABLE, Limits, Outcome
+from hilum.server.compatibility import Facts, Gpu, Level, check_engines
 from hilum.server.configuration import model_file, read_config
 from hilum.server.engines import PlanRecord, find_engines
+from hilum.server.machine import gpus
 from hilum.server.stage import Resources, configure, stage
 
 SYSTEM = SYSTEMS["cxr-severity"]
@@ -286,9 +288,44 @@ def hilum(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_plan_of_other_shapes_is_refused_until_it_is_built_again(repository: Path) -> None:
+    build(repository, OnnxBuilder())
+    gpu = Gpu(H200.gpu, H200.capability, H200.driver, 143771)
+
+    def refused() -> list[str]:
+        engines = tuple(find_engines(repository))
+        facts = Facts(server="", triton=None, tensorrt="10.13.3", gpus=(gpu,), engines=engines)
+        return [str(f) for f in check_engines(facts) if f.level is Level.PROBLEM]
+
+    assert refused() == []
+    # Somebody wants batches of 4, and edits the profile but not its words.
+    plan = repository / PLAN_FILE
+    told = json.loads(plan.read_text("utf-8"))
+    told["engines"]["cxr_fpn"]["profiles"][0]["inputs"]["image"]["max"][0] = 4
+    told["engines"]["cxr_fpn"]["profiles"][0]["inputs"]["image"]["opt"][0] = 4
+    plan.write_text(json.dumps(told), "utf-8")
+    failing = OnnxBuilder(problem="it took too long")
+    assert build(repository, failing, models=["cxr_pan"])["cxr_pan"].outcome == "valid"
+    (line,) = refused()
+    assert "image 1×96×96×3 8×96×96×3 8×96×96×3, here is image 1×96×96×3 4×96" in line
+    assert "hilum engines build --model cxr_fpn" in line
+    builder = OnnxBuilder()
+    build(repository, builder)
+    assert builder.built == ["cxr_fpn"]
+    assert refused() == []
+
+
+@pytest.mark.skipif(gpus() > 0, reason="this machine has a GPU")
+def test_the_command_refuses_to_build_where_doctor_says_no(repository: Path) -> None:
+    ended = hilum("engines", "build", "--repository", repository)
+    assert ended.returncode == 2
+    assert "no NVIDIA GPU found; an engine is built on the GPU that is to run it" in ended.stderr
+    assert "--ignore-doctor" in ended.stderr
+
+
 @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed here")
 def test_without_tensorrt_the_command_says_where_to_run_it(repository: Path) -> None:
-    ended = hilum("engines", "build", "--repository", repository)
+    ended = hilum("engines", "build", "--ignore-doctor", "--repository", repository)
     assert ended.returncode == 2
     assert "TensorRT is not installed here; build engines in the container" in ended.stderr
     assert "tritonserver:26.07-py3" in ended.stderr

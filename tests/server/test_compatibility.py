@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import small_repository
 from hilum.catalog import SYSTEMS
-from hilum.catalog.errors import ServerError
+from hilum.catalog.errors import ExportError, ServerError
 from hilum.client.cli import app
 from hilum.export.declarations import write_declarations
 from hilum.server import facts as gathering
+from hilum.server.buildable import check_build, refuse_build
 from hilum.server.compatibility import Facts, Finding, Gpu, Level, check, number, refuse, table
 from hilum.server.engines import (
     Engine,
@@ -24,7 +25,7 @@ from hilum.server.engines import (
     differences,
     find_engines,
 )
-from hilum.server.facts import gather, parse_gpus, repository_models, tensorrt_version
+from hilum.server.facts import gather, repository_models, tensorrt_version
 from hilum.server.find import VARIABLE
 from hilum.server.machine import gpus
 from hilum.server.need import MiB, Need, shared_memory_need
@@ -176,6 +177,18 @@ def test_the_driver_must_run_the_cuda_of_the_server(triton: str, driver: str, fi
         ({"gpus": (dataclasses.replace(H200, capability="10.0"),)}, {}, "compute capability 9.0"),
         ({"tensorrt": "10.14.1"}, {}, "TensorRT 10.13.3.9, here is 10.14.1"),
         ({}, {"onnx_sha256": "2e" * 32}, "ONNX file 1f1f"),
+        (
+            {},
+            {"flags": ("--stronglyTyped", "--optShapes=image:4x3x512x512")},
+            "flags --optShapes=image:8x3x512x512, here is --optShapes=image:4x3x512x512",
+        ),
+        ({}, {"flags": ("--stronglyTyped",)}, "=image:8x3x512x512, here is none"),
+        ({}, {"flags": (*BUILT.flags, "level 5")}, "flags none, here is level 5"),
+        (
+            {},
+            {"flags": tuple(reversed(BUILT.flags))},
+            "flags --stronglyTyped, --optShapes=image:8x3x512x512, here is --optShapes",
+        ),
     ],
 )
 def test_a_plan_for_something_else_is_refused_with_the_command_that_builds_it(
@@ -188,6 +201,57 @@ def test_a_plan_for_something_else_is_refused_with_the_command_that_builds_it(
     assert problem.remedy == "hilum engines build --repository /models --model cxr_manet"
     with pytest.raises(ServerError, match="hilum engines build --repository /models"):
         refuse(check(facts))
+
+
+def test_flags_that_are_those_of_the_build_plan_or_not_known_say_nothing() -> None:
+    for flags in (BUILT.flags, None):
+        engine = dataclasses.replace(CONTAINER.engines[0], flags=flags)
+        assert set(levels(with_(CONTAINER, engines=(engine,)))) == {Level.OK}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "remedy"),
+    [
+        ({"gpus": ()}, "no NVIDIA GPU found", "build where it is to be served"),
+        (
+            {"gpus": (dataclasses.replace(H200, driver="575.57.08"),)},
+            "driver 575.57.08",
+            "update the driver",
+        ),
+        ({"tensorrt": "10.11.0"}, "TensorRT 10.11.0", "26.07-py3 or newer"),
+        ({"tensorrt": "12.0.1"}, "TensorRT 12.0.1", "with TensorRT before 12"),
+        ({"gpus": (V100,), "triton": "2.50.0"}, "Tesla V100", "--target onnx"),
+        ({"gpus": (V100,), "triton": "2.71.0", "tensorrt": None}, "Tesla V100", "24.09"),
+    ],
+)
+def test_engines_are_not_built_where_they_would_not_run(
+    changes: dict[str, object], what: str, remedy: str
+) -> None:
+    facts = with_(CONTAINER, **changes)
+    (problem,) = [f for f in check_build(facts) if f.level is Level.PROBLEM]
+    assert what in problem.what
+    assert remedy in problem.remedy
+    with pytest.raises(ExportError, match=rf"(?s){what}.*--ignore-doctor builds all the same"):
+        refuse_build(check_build(facts))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"tensorrt": "10.12.0"},
+        {"tensorrt": "11.3.0"},
+        {"tensorrt": None},
+        {"gpus": (), "gpus_unread": True},
+        # What matters to a running server alone:
+        {"host": "0.0.0.0", "triton": None},  # noqa: S104
+        {"server": None, "triton": None},
+        {"shm_free": None},
+        {"engines": (Engine("cxr_manet", None, problem="has no plan.json"),)},
+    ],
+)
+def test_engines_are_built_whatever_else_the_machine_lacks(changes: dict[str, object]) -> None:
+    refuse_build(check_build(with_(CONTAINER, **changes)))
 
 
 def test_a_plan_outlives_its_driver_but_says_so() -> None:
@@ -253,6 +317,14 @@ def test_plans_of_a_repository_are_found_with_their_records(tmp_path: Path) -> N
     assert find_engines(tmp_path, deep=False)[0].intact  # of the same size
     (folder / "model.onnx").write_bytes(b"another")
     assert find_engines(tmp_path)[0].onnx_sha256 != engine.onnx_sha256
+    assert engine.flags is None
+    for text, flags in (
+        ('{"engines": {"cxr_manet": {"flags": ["level 4", "1×2"]}}}', ("level 4", "1×2")),
+        ('{"engines": {"cxr_pan": {"flags": []}}}', None),
+        ("half of a fi", None),
+    ):
+        (tmp_path / "engines.json").write_text(text, "utf-8")
+        assert find_engines(tmp_path, deep=False)[0].flags == flags
     (folder / "plan.json").write_text("{}")
     assert "not the record" in find_engines(tmp_path)[0].problem
     (folder.parent / "config.pbtxt").write_text('backend: "onnxruntime"\n')
@@ -284,14 +356,6 @@ def test_the_need_counts_the_tensors_of_python_processes() -> None:
     # mask in, mask out, both a byte each pixel, in batches of eight and two processes
     assert pixels.shape == ("L", "L")
     assert 2 * 8 * 2 * side * side < own.full - 2 * MiB < 2 * 8 * 2 * side * side * 1.01
-
-
-def test_gpus_are_read_from_what_nvidia_smi_prints() -> None:
-    recorded = "NVIDIA H200, 9.0, 580.95.05, 143771\nTesla T4, 7.5, 535.183.01, 15360\n"
-    assert parse_gpus(recorded) == (H200, T4)
-    assert (
-        parse_gpus("NVIDIA-SMI has failed because it couldn't communicate with the driver\n") == ()
-    )
 
 
 def test_tensorrt_is_told_by_the_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

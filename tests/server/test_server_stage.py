@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import small_repository
@@ -123,8 +124,8 @@ def test_queue_delay_is_of_networks_that_batch(tmp_path, gpu, delay_ms, expected
     assert found["step"].dynamic_batching.max_queue_delay_microseconds == 5000
 
 
-def test_on_a_gpu_triton_places_the_networks_and_steps_stay_on_the_cpu(repository, tmp_path):
-    resources = Resources.of_machine(instances=3, gpu=True)
+def test_triton_places_networks_on_gpus_that_nobody_tells_about(repository, tmp_path):
+    resources = replace(Resources.of_machine(instances=3, gpu=True), gpu_free=())
     stage(repository, tmp_path / "run", resources)
     (group,) = read_config(tmp_path / "run" / "double" / "config.pbtxt").instance_group
     assert (group.count, group.kind) == (3, group.KIND_AUTO)

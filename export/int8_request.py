@@ -1,0 +1,92 @@
+"""What an INT8 export is asked for: checked before anything is computed, then made ready."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..catalog import Arithmetic, Network, Precision, System, dlpe
+from ..catalog.errors import InputError
+from .calibration import cut_slabs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .networks.dlpe_int8 import Int8
+
+OPTIONS = {"calibration_slices": (32, 4, 512), "calibration_grid": (dlpe.SIDE, 64, dlpe.SIDE)}
+"""Slices of each direction that are calibrated and judged on, and the grid they are cut from:
+default, smallest and largest value."""
+
+
+def wire_precision_of(
+    system: System,
+    precision: Arithmetic,
+    calibration: Sequence[Path],
+    fallback: Precision,
+    files: Collection[str],
+) -> Precision:
+    """Check what was asked for; the precision of the tensors that networks take and give.
+
+    Networks of one ensemble share their slab, so those that become INT8 take what those that fall
+    back take.
+
+    Raises
+    ------
+    InputError
+        For INT8 without series to calibrate on, of another system, or of a user's ONNX file; for
+        series that nothing would be calibrated on.
+    """
+    if precision != "int8":
+        if calibration:
+            raise InputError(
+                "--calibration is for --precision int8; leave one out or add the other"
+            )
+        return precision
+    if system.name != dlpe.SYSTEM.name:
+        raise InputError(
+            f"--precision int8 is for the networks of {dlpe.SYSTEM.name}, not of {system.name}; "
+            "export it with --precision fp16"
+        )
+    if files:
+        raise InputError(
+            "--onnx FILE is served as it is and not quantised: leave --precision int8 out, or "
+            "quantise the file yourself"
+        )
+    if not calibration:
+        raise InputError(
+            "--precision int8 needs --calibration with chest CTs like those it will be used on: "
+            "DICOM folders or NIfTI files; they are read on this machine only"
+        )
+    return fallback
+
+
+@contextmanager
+def quantiser(
+    repository: Path,
+    calibration: Sequence[Path],
+    options: Mapping[str, int],
+    core_of: Callable[[Network], nn.Module],
+) -> Iterator[Int8 | None]:
+    """Cut the slabs and keep them while networks are exported; None without `calibration`.
+
+    They lie in a hidden folder of the repository, on whose disk there is room for networks, and are
+    removed in any case.
+    """
+    if not calibration:
+        yield None
+        return
+    from .networks.dlpe_int8 import Int8
+
+    with tempfile.TemporaryDirectory(prefix=".calibration-", dir=repository) as folder:
+        slabs = cut_slabs(
+            calibration,
+            Path(folder),
+            slices=options["calibration_slices"],
+            grid=options["calibration_grid"],
+            seed=options["seed"],
+        )
+        yield Int8(slabs, core_of)

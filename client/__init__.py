@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .async_client import AsyncClient
 from .balance import ClientPool
 from .batch import Outcome
-from .client import AsyncClient, Client
+from .client import Client
 from .options import ConnectionOptions
 from .pipelines.ct_classifier_result import CtClassifierResult
 from .pipelines.cxr_severity import CxrResult

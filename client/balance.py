@@ -7,30 +7,21 @@ lost only when no server is left for longer than the window.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..catalog.errors import ConnectionFailed, RepositoryError
-from ..preprocessing.arrays import Array
-from .batch import Batch, Outcome, at_once, choose
+from .blocking import Blocking
 from .client import Client
 from .options import ConnectionOptions
-from .pipelines import Pipeline, Source
 from .servers import Servers
-from .session import Inference
-from .steps import Action, Ask, Compute, Each, Rpc, Sleep, Steps, Tell, run_steps
-from .window import in_order
+from .steps import Ask, Rpc, Sleep, Tell
 
 if TYPE_CHECKING:
     from .metrics import Metrics
 
-T = TypeVar("T")
 
-
-class ClientPool:
+class ClientPool(Blocking):
     """A client of several servers. Many threads may use one at once.
 
     Each request goes to the server that has the fewest of this pool's requests in work, and among
@@ -71,6 +62,7 @@ class ClientPool:
         self.metrics = metrics
         # Whether to wait for a server is for the pool to decide: another one may be there.
         own = {**options, "retry_window_s": 0.0, "connect_window_s": 0.0}
+        self.servers = len(urls)
         self._servers = Servers([Client(url, metrics=metrics, **own) for url in urls], self.options)
         self.on_progress: Callable[[Tell], None] = lambda _told: None
         """Called with what studies tell of their progress, from several threads."""
@@ -84,66 +76,6 @@ class ClientPool:
     def away(self) -> dict[str, str]:
         """Why a server gets no requests now, by address."""
         return self._servers.away()
-
-    def study(self, pipeline: Pipeline, source: Source, options: Any) -> Steps[Any]:
-        """The steps of one study, counted where the pool has metrics; `drive` runs them."""
-        steps = pipeline.study(source, options)
-        return steps if self.metrics is None else self.metrics.study(pipeline.system.name, steps)
-
-    def drive(self, steps: Steps[T], stop: threading.Event | None = None) -> T:
-        """Run steps, those of a pipeline for instance, in this thread; see `Client.drive`."""
-
-        def perform(action: Action) -> Any:
-            if stop is not None and stop.is_set():
-                raise CancelledError
-            return self._perform(action)
-
-        return run_steps(steps, perform)
-
-    def infer(
-        self,
-        model: str,
-        inputs: Mapping[str, Array],
-        outputs: Sequence[str],
-        *,
-        deadline_s: float | None = None,
-        output_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    ) -> Inference:
-        """Run a model on arrays on one of the servers, see `Session.infer`."""
-        options = {"deadline_s": deadline_s, "output_shapes": output_shapes}
-        return self._servers.ask(Ask("infer", (model, inputs, outputs), options))
-
-    def run(
-        self, system: str, source: Source, *, options: object | None = None, **given: Any
-    ) -> Any:
-        """Run a system on one study, whose requests may go to several servers.
-
-        See `Client.run`.
-        """
-        pipeline, chosen = choose(system, options, given)
-        return self.drive(self.study(pipeline, source, chosen))
-
-    def run_many(
-        self,
-        system: str,
-        sources: Iterable[Source],
-        *,
-        in_flight: int | None = None,
-        finish: Callable[[Outcome], Any] | None = None,
-        options: object | None = None,
-        **given: Any,
-    ) -> Generator[Any, None, None]:
-        """Run a system on many studies; yields outcomes in input order. See `Client.run_many`.
-
-        Parameters
-        ----------
-        in_flight
-            None: what suits the pipeline, for each server.
-        """
-        pipeline, chosen = choose(system, options, given)
-        at = in_flight or len(self._servers.members) * at_once(pipeline, None)
-        batch = Batch(pipeline, chosen, finish or (lambda outcome: outcome), at)
-        return batch.run(self, sources)
 
     def models(self) -> tuple[str, ...]:
         """Names of the models that are ready on every server that answers."""
@@ -184,36 +116,15 @@ class ClientPool:
         """End all requests and close the connections. May be repeated."""
         self._servers.close()
 
-    def __enter__(self) -> ClientPool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<ClientPool {', '.join(member.url for member in self._servers.members)}>"
 
-    def _perform(self, action: Action) -> Any:
+    def _reach(self, action: Ask | Rpc | Sleep) -> Any:
         match action:
             case Ask():
                 return self._servers.ask(action)
             case Sleep():
                 self._servers.closing.wait(action.seconds)
-                return None
-            case Compute():
-                return action.perform()
-            case Each():
-                make = action.make
-                return list(
-                    in_order(lambda item: self.drive(make(item)), action.items, action.in_flight)
-                )
-            case Tell():
-                self.on_progress(action)
                 return None
             case Rpc():
                 raise TypeError(f"{action.method} is for one server; ask one of `clients`")

@@ -16,8 +16,8 @@ from .trace import study
 from .window import in_order, in_order_async
 
 if TYPE_CHECKING:
-    from .balance import ClientPool
-    from .client import AsyncClient, Client
+    from .async_client import AsyncClient
+    from .blocking import Blocking
 
 T = TypeVar("T")
 
@@ -83,6 +83,11 @@ def at_once(pipeline: Pipeline, chosen: int | None) -> int:
     return pipeline.studies_in_flight if isinstance(pipeline, Heavy) else STUDIES_IN_FLIGHT
 
 
+def as_it_is(outcome: Outcome) -> Outcome:
+    """What is done with an outcome when nothing else is asked for."""
+    return outcome
+
+
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[T]):
     """How each study of a batch is run, and what is done with its outcome at once.
@@ -105,9 +110,7 @@ class Batch(Generic[T]):
         if self.in_flight < 1:
             raise InputError(f"{self.in_flight} studies in flight; it takes one or more")
 
-    def run(
-        self, client: Client | ClientPool, sources: Iterable[Source]
-    ) -> Generator[T, None, None]:
+    def run(self, client: Blocking, sources: Iterable[Source]) -> Generator[T, None, None]:
         """Run in threads; yields in input order what `finish` returns.
 
         When the iteration is ended, by Ctrl-C for instance, studies in work end, too.

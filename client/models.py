@@ -23,6 +23,8 @@ class ModelInfo:
     on_cpu
         All of its instances run on the server's processors; never so for an ensemble, which has
         none.
+    gpus
+        On how many GPUs of the server its instances run.
     """
 
     name: str
@@ -31,6 +33,7 @@ class ModelInfo:
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
     on_cpu: bool = False
+    gpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ def read_model(metadata: Any, config: Any) -> ModelInfo:
         inputs=tensors(metadata.inputs),
         outputs=tensors(metadata.outputs),
         on_cpu=bool(groups) and all(group.kind == group.KIND_CPU for group in groups),
+        gpus=len({gpu for group in groups for gpu in group.gpus}),
     )
 
 

@@ -82,7 +82,9 @@ class Options:
         "outside the box of the lungs are then missing.",
     )
     slab_slices: int = option(0, "Slices sent at once; 0: by their size.")
-    slabs_in_flight: int = option(4, "Slabs of one study in work at once.")
+    slabs_in_flight: int = option(
+        0, "Slabs of one study in work at once; 0: 4, or 2 for each of the server's GPUs."
+    )
     skip: bool = option(True, "Leave out work that cannot change the result.")
     device: Device = filled_from("device", CPU)
 
@@ -97,7 +99,7 @@ class Options:
                 raise InputError(f"{name} {getattr(self, name)} is not a share: give 0 to 1")
         limits = {
             "slab_slices": (0, MAX_SLAB_SLICES),
-            "slabs_in_flight": (1, MAX_IN_FLIGHT),
+            "slabs_in_flight": (0, MAX_IN_FLIGHT),
         }
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:

@@ -37,6 +37,10 @@ networks run on processors, which gain nothing by more and need a quarter of a g
 MOST_SLICES = 32
 """Of a slab when they are not chosen."""
 
+IN_FLIGHT, SLABS_EACH = 4, 2
+"""Slabs in work at once when their number is not chosen: so many, or two for each GPU, of which one
+is computed while the other is on its way."""
+
 LEAST_SLABS = 8
 """Of a direction when they are not chosen: with fewer, not all networks would be busy."""
 
@@ -132,7 +136,7 @@ class How:
     slab_slices
         Most slices of a slab, margins not counted; 0: by the size of slices and volume.
     in_flight
-        Slabs in work at once.
+        Slabs in work at once; 0: by the server's GPUs.
     skip
         Leave out what cannot change a result.
     on_cpu
@@ -145,8 +149,9 @@ class How:
     on_cpu: bool = False
 
     def at(self, network: ModelInfo) -> How:
-        """The same for a server that runs `network` as it does."""
-        return replace(self, on_cpu=network.on_cpu)
+        """The same for a server that runs `network` as it does: no GPU of it waits for slabs."""
+        in_flight = self.in_flight or max(IN_FLIGHT, SLABS_EACH * network.gpus)
+        return replace(self, on_cpu=network.on_cpu, in_flight=in_flight)
 
     def length(self, shape: tuple[int, ...], direction: Direction) -> int:
         """Most slices of a slab of one direction."""

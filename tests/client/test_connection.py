@@ -18,8 +18,7 @@ import grpc
 import numpy as np
 import pytest
 from hilum.catalog.errors import ConnectionFailed, DeadlineExceeded, InferenceFailed
-from hilum.client import calls
-from hilum.client.client import AsyncClient, Client
+from hilum.client import AsyncClient, Client, calls
 from hilum.client.listener import Listener, identify, unverified
 from hilum.client.options import ConnectionOptions
 from hilum.server.launcher import TritonServer, free_ports

@@ -17,6 +17,7 @@ import pytest
 from hilum.catalog import dlpe as catalog
 from hilum.catalog.errors import InputError
 from hilum.client import AsyncClient, Client
+from hilum.client.models import read_model
 from hilum.client.pipelines import dlpe_stages as stages
 from hilum.client.pipelines.dlpe import Dlpe
 from hilum.client.pipelines.dlpe_ledger import Ledger
@@ -32,6 +33,8 @@ from hilum.preprocessing.phantom_ct import chest_ct
 from hilum.preprocessing.slabs import Slab, cut, slices_first
 from hilum.preprocessing.volume import Volume
 from hilum.server.launcher import TritonServer
+from tritonclient.grpc import model_config_pb2, service_pb2
+from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 
 MASKS = {
     "lung": "lung", "airway": "airway", "vessel": "vessel", "follow_up": "follow_up",
@@ -339,6 +342,21 @@ def test_a_series_becomes_a_preview(client: Client, phantom: Volume, mode: str) 
     assert ready.masks["vessel"].sum() != vessel.sum()
 
 
+def test_as_many_slabs_are_under_way_as_the_server_has_gpus_for() -> None:
+    metadata = service_pb2.ModelMetadataResponse(name="dlpe_lung_x")
+
+    def at(in_flight: int = 0, **group: object) -> How:
+        config = model_config_pb2.ModelConfig(instance_group=[ModelInstanceGroup(**group)])
+        network = read_model(metadata, service_pb2.ModelConfigResponse(config=config))
+        return How(0, in_flight, skip=True).at(network)
+
+    gpu = ModelInstanceGroup.KIND_GPU
+    assert at(kind=ModelInstanceGroup.KIND_CPU).in_flight == 4
+    assert at(kind=gpu, gpus=[0]).in_flight == 4
+    assert at(kind=gpu, gpus=range(8)).in_flight == 16
+    assert at(kind=gpu, gpus=range(8), in_flight=3).in_flight == 3
+
+
 def test_options_are_checked(client: Client, study: Path) -> None:
     for given, words in (
         ({"mode": "upside-down"}, "parity, corrected"),
@@ -346,7 +364,7 @@ def test_options_are_checked(client: Client, study: Path) -> None:
         ({"grid": 100}, "multiple of 16"),
         ({"airway_ratio": -0.1}, "share"),
         ({"slab_slices": 1000}, "slab_slices"),
-        ({"slabs_in_flight": 0}, "slabs_in_flight"),
+        ({"slabs_in_flight": -1}, "slabs_in_flight"),
         ({"slice": 64}, "no slice 64"),
         ({"lung_only_trees": True, "refine": True}, "choose one"),
         ({"sampling": "everywhere"}, "upper-frontal"),

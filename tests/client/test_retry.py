@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from hilum.catalog.errors import ConnectionFailed, InferenceFailed
-from hilum.client.client import AsyncClient, Client
+from hilum.client import AsyncClient, Client
 from hilum.client.models import ModelStatistics
 from hilum.client.options import ConnectionOptions
 from hilum.client.retry import Outage, pauses

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from commands import hilum
-from hilum.client.client import AsyncClient
+from hilum.client.async_client import AsyncClient
 from hilum.client.trace import Trace, span, study
 from hilum.preprocessing.phantom_ct import chest_ct
 from hilum.preprocessing.phantom_ct_dicom import write_dicom_series

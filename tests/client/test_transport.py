@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 from hilum.catalog.errors import ConnectionFailed, DeadlineExceeded, InferenceFailed
-from hilum.client import shared_memory
-from hilum.client.client import AsyncClient, Client
+from hilum.client import AsyncClient, Client, shared_memory
 from hilum.client.options import ConnectionOptions
 from hilum.client.pool import Pool, size_class
 from hilum.client.shared_memory import PREFIX, SystemMemory, SystemRegion

@@ -6,10 +6,10 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from onnx import ModelProto
@@ -24,31 +24,29 @@ from .certificate import (
     Parity,
     Weights,
     certificate,
-    has_half,
-    read_certificate,
     sha256_of,
-    wire_precision,
 )
-from .declarations import repository_sizes, shared_sizes, write_declarations
-from .graph import OPSET, main_opset
-from .int8_request import OPTIONS as INT8_OPTIONS
+from .declarations import write_declarations
+from .graph import main_opset
 from .int8_request import quantiser, wire_precision_of
+from .job import (
+    Job,
+    Progress,
+    check_precision,
+    checked_options,
+    chosen_networks,
+    network_of,
+    silent,
+    sizes_of,
+    stored_networks,
+)
 from .onnx_export import to_onnx
 from .parity import compare, onnx_core, torch_core
 from .precision import to_half
-from .recipes import CoreSignature, Recipe, recipe
-from .store import find_card, load_weights
+from .recipes import CoreSignature, recipe
+from .store import load_weights
 from .tensorrt.target import Target, prepare_engine, update_plan
-from .user_file import UserFile, read_user_file
-
-if TYPE_CHECKING:
-    from .networks.dlpe_int8 import Int8
-
-Progress = Callable[[str, str], None]
-"""Called with the name of a network and what is being done with it."""
-
-OPTIONS = {"seed": (0, 0, 2**31 - 1), "opset": (OPSET, OPSET, 20), **INT8_OPTIONS}
-"""``--option NAME=VALUE``: default, smallest and largest value."""
+from .user_file import read_user_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +58,6 @@ class Made:
     core: nn.Module | None
     precision: Arithmetic
     int8: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One run of `export_system`; the system as it is at the precision, that of its tensors."""
-
-    system: System
-    recipe: Recipe
-    repository: Path
-    weights: Literal["random", "store"]
-    store: Path | None
-    precision: Precision
-    target: Target
-    files: Mapping[str, UserFile]
-    options: Mapping[str, int]
-    progress: Progress
-    int8: Int8 | None = None
 
 
 def export_system(
@@ -139,9 +120,9 @@ def export_system(
     how, declared = recipe(system), system
     wire = wire_precision_of(system, precision, calibration, fallback, onnx)
     system = at_precision(declared, wire, wide=target == "tensorrt")
-    chosen = _chosen(system, networks, onnx)
+    chosen = chosen_networks(system, networks, onnx)
     if weights == "store" and networks is None and not onnx:
-        chosen = _stored(system, chosen, store, progress or _silent)
+        chosen = stored_networks(system, chosen, store, progress or silent)
     job = Job(
         system,
         how,
@@ -153,13 +134,13 @@ def export_system(
         {
             name: read_user_file(path, network, how.core_signature(network))
             for name, path in onnx.items()
-            for network in [_network(system, name)]
+            for network in [network_of(system, name)]
         },
-        _options(options or {}),
-        progress or _silent,
+        checked_options(options or {}),
+        progress or silent,
     )
-    _check_precision(job, chosen)
-    sizes = _sizes(job, chosen)
+    check_precision(job, chosen)
+    sizes = sizes_of(job, chosen)
     repository.mkdir(parents=True, exist_ok=True)
     with quantiser(
         repository, calibration, job.options, lambda network: _core(job, network)[0]
@@ -181,115 +162,6 @@ def _sharing(system: System, chosen: Sequence[Network], repository: Path) -> lis
         and models.intersection(n.model for n in other.networks)
         and any((repository / m.model).is_dir() for m in (*other.steps, *other.ensembles))
     ]
-
-
-def _silent(network: str, step: str) -> None:
-    """Tell nobody."""
-
-
-def _chosen(system: System, names: Sequence[str] | None, onnx: Mapping[str, Path]) -> list[Network]:
-    if names is None:
-        names = list(onnx) or [n.name for n in system.networks]
-    wanted = {_network(system, name).name for name in (*names, *onnx)}
-    return [n for n in system.networks if n.name in wanted]
-
-
-def _stored(
-    system: System, chosen: list[Network], store: Path | None, progress: Progress
-) -> list[Network]:
-    """Those whose weights the store has, the others left out and told; all when it has none."""
-    stored = [n for n in chosen if find_card(system.name, n.name, store) is not None]
-    for network in chosen:
-        if stored and network not in stored:
-            progress(network.name, "left out: no weights in the store")
-    return stored or chosen
-
-
-def _network(system: System, name: str) -> Network:
-    try:
-        return system.network(name)
-    except KeyError as unknown:
-        raise ExportError(str(unknown.args[0])) from None
-
-
-def _options(given: Mapping[str, str]) -> dict[str, int]:
-    values = {name: default for name, (default, _, _) in OPTIONS.items()}
-    for name, text in given.items():
-        if name not in OPTIONS:
-            raise ExportError(f"no option {name!r}; there are {', '.join(OPTIONS)}")
-        _, low, high = OPTIONS[name]
-        try:
-            values[name] = int(text)
-        except ValueError:
-            raise ExportError(f"option {name}={text}: give a whole number") from None
-        if not low <= values[name] <= high:
-            raise ExportError(f"option {name}={text}: give {low} to {high}")
-    return values
-
-
-def _check_precision(job: Job, chosen: Sequence[Network]) -> None:
-    """Check that what stays in the repository has the element types that are exported now.
-
-    Raises
-    ------
-    ExportError
-        When an ensemble would join FP16 and FP32 tensors.
-    """
-    models = {n.model for n in chosen}
-    for ensemble in job.system.ensembles:
-        called = [c.target for c in ensemble.calls if isinstance(c.target, Network)]
-        new = next((n for n in called if n.model in models), None)
-        for kept in called:
-            if new is None or kept.model in models or not has_half(kept):
-                continue
-            found = read_certificate(job.repository / kept.model)
-            if found is not None and (have := wire_precision(kept, found)) != job.precision:
-                raise ExportError(
-                    f"{new.name} is to be {job.precision}, but the exported {kept.name} is {have}; "
-                    f"they run in one ensemble ({ensemble.model}) and must agree: export "
-                    f"{new.name} with --precision {have}, or both at once"
-                )
-
-
-def _sizes(job: Job, chosen: Sequence[Network]) -> dict[str, dict[str, int]]:
-    """Sizes by network: the user's files decide, then what the repository holds, then the catalog.
-
-    Raises
-    ------
-    ExportError
-        When two files, or a file and the networks beside it, need different shared sizes.
-    """
-    shared, owner = dict[str, int](), dict[str, str]()
-    names = shared_sizes(job.system)
-    kept = repository_sizes(job.repository, job.system)
-    for network in job.system.networks:
-        certified = read_certificate(job.repository / network.model)
-        replaced = network in chosen
-        if network.name in job.files:
-            told, by = job.files[network.name].sizes, str(job.files[network.name].path)
-        elif certified is not None and not replaced:
-            told, by = certified["sizes"], f"the exported {network.name}"
-        elif replaced and network is job.system.networks[0]:
-            told, by = network.sizes, f"the catalog's {network.name}"
-        else:
-            continue
-        for name in names.intersection(told):
-            if network.name in job.files and shared.get(name, told[name]) != told[name]:
-                raise ExportError(
-                    f"{by} has {name} = {told[name]}, but {owner[name]} has {shared[name]}; "
-                    "they run in one ensemble and must agree"
-                )
-            shared.setdefault(name, told[name])
-            owner.setdefault(name, by)
-    return {
-        n.name: {
-            **n.sizes,
-            **{k: v for k, v in shared.items() if k in n.sizes},
-            **(job.files[n.name].sizes if n.name in job.files else {}),
-        }
-        for n in chosen
-        if n.model in kept
-    }
 
 
 def _export_one(job: Job, network: Network, sizes: Mapping[str, int]) -> dict[str, Any]:

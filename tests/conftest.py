@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hilum.catalog import SYSTEMS
 from hilum.catalog import cxr_severity as cxr
 from hilum.server.launcher import TritonServer
@@ -63,9 +64,19 @@ def standin_server(standin_repository: Path) -> Iterator[TritonServer]:
 
 @pytest.fixture(scope="session")
 def exported_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with all ten networks of the X-ray system and random weights (minutes)."""
+    """A repository with all ten networks of the X-ray system and random weights (minutes).
+
+    Where several processes share the tests, one of them exports for all.
+    """
     import exports
 
-    repository = tmp_path_factory.mktemp("exported") / "repository"
-    exports.export_all(repository)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all processes
+    repository = folder / "exported-repository"
+    with FileLock(folder / "exported-repository.lock"):
+        if not repository.is_dir():
+            made = tmp_path_factory.mktemp("exported") / "repository"
+            exports.export_all(made)
+            made.rename(repository)
     return repository

@@ -234,7 +234,11 @@ def run(
             raise ServerError(f"perf_analyzer did not end in {seconds + _MARGIN_S:g} s") from None
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip())[-600:]
-            raise ServerError(f"perf_analyzer failed with {request.model}: {said}")
+            raise ServerError(
+                f"perf_analyzer ended with code {done.returncode} on {request.model}. It writes "
+                "every tensor of every request as text, which large ones fill memory with: choose "
+                f"a smaller --size or fewer --seconds. It said: {said}"
+            )
         return Ran(
             read_requests((folder / "requests.json").read_text()),
             read_told((folder / "told.csv").read_text()),

@@ -163,6 +163,7 @@ def markdown(record: Record) -> str:
 def _system(found: Sequence[Row]) -> Iterator[str]:
     beyond = (WEIGHTS_AND_DATA, LABELS, PROPERTY)
     speed = [r for r in found if r["reason"] not in beyond]
+    speed.sort(key=lambda r: r["measured"] is None)
     if speed:
         yield "| figure | documented | on | source | measured here | how | verdict |"
         yield "|---" * 7 + "|"

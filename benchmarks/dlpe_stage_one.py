@@ -102,25 +102,25 @@ class Served(_Lane):
         self._model = catalog.ENSEMBLES["stage1", direction].model
         slab = self._client.model(self._model).inputs["slab"]
         self._dtype = np.dtype(triton_to_np_dtype(slab.dtype))
-        self._in_flight = Options().slabs_in_flight
+        network = self._client.model(catalog.TASKS[TASKS[0]].network(direction).model)
+        self._how = Options().how.at(network)
 
     def run(self, block: Block) -> float:
         """Seconds for the slabs of a block."""
         start = time.perf_counter()
-        for _ in in_order(self._process, self._slabs(block), self._in_flight):
+        for _ in in_order(self._process, self._slabs(block), self._how.in_flight):
             pass
         return time.perf_counter() - start
 
     def slab_slices(self) -> int:
         """Most slices of a slab, as the pipeline cuts them for this server."""
-        network = self._client.model(catalog.TASKS[TASKS[0]].network(self.direction).model)
-        return Options().how.at(network).length(self.volume.shape, self.direction)
+        return self._how.length(self.volume.shape, self.direction)
 
     def about(self) -> dict[str, Any]:
         """How slabs travel."""
         return {
             "transport": self._client.transport,
-            "in_flight": self._in_flight,
+            "in_flight": self._how.in_flight,
             "slab_type": str(self._dtype),
         }
 

@@ -27,12 +27,11 @@ demo: install
 	  --repository $(OUT)/model_repository --out $(OUT)/results
 	@echo "Pictures and report: $(OUT)/results"
 
-# The benchmarks' tests compare clocks with theory, so they run alone; of the rest two files at once,
-# the longest first.
+# The benchmarks' tests compare clocks with theory, so they run alone; of the rest two files at once.
 test: lint
 	$(BIN)/python -m pytest tests/benchmarks
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-	  tests/test_readme.py tests/export tests/client tests --ignore tests/benchmarks
+	  --ignore tests/benchmarks
 
 # Every network at both precisions through NVIDIA's parser and compiler: no GPU, but an hour of two
 # cores; what has passed is not done again. SYSTEMS="lungmask dlpe" checks only these.

@@ -20,6 +20,16 @@ sys.path.insert(0, str(ROOT / "tests"))  # for helper modules that several rooms
 # A shell's background job ignores Ctrl-C, and so would the programs that tests start from it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONGEST = ("test_readme.py", "test_certificates.py", "test_real_xrays.py", "test_ct_full_size.py")
+"""Files that take minutes: the last of them would keep one process busy while the other rests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the others keep their order."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 STANDINS = {"manet": (544, 0.9), "fpn": (384, 0.9), "pan": (544, 0.5), "linknet": (544, 0.2)}
 """Stage II stand-ins: input side and image-level probability, by the network they replace."""
 

@@ -87,28 +87,7 @@ class AsyncClient(Connection):
     async def run(
         self, system: str, source: Source, *, options: object | None = None, **given: Any
     ) -> Any:
-        """Run a system on one study.
-
-        Parameters
-        ----------
-        system
-            Its name, for instance ``"cxr-severity"``.
-        source
-            A file or folder, the bytes of a file, or an array.
-        options
-            The pipeline's options as an object, instead of keywords.
-        **given
-            Fields of the pipeline's options, for instance ``network="pspnet"``.
-
-        Returns
-        -------
-        The result type of the system's pipeline, for instance `CxrResult`.
-
-        Raises
-        ------
-        InputError
-            When the study cannot be read or is not what the system was made for.
-        """
+        """Run a system on one study; arguments, result and errors are those of `Client.run`."""
         pipeline, chosen = choose(system, options, given)
         return await self.drive(self.study(pipeline, source, chosen))
 
@@ -122,15 +101,10 @@ class AsyncClient(Connection):
         options: object | None = None,
         **given: Any,
     ) -> AsyncIterator[Any]:
-        """Run a system on many studies, `in_flight` at once; yields outcomes in input order.
-
-        A study that fails is an outcome with an error; the batch goes on. Memory is bounded by
-        `in_flight`, however many studies there are.
+        """Run a system on many studies, `in_flight` at once, as `Client.run_many` does.
 
         Parameters
         ----------
-        in_flight
-            None: 4, or fewer where one study takes gigabytes (`dlpe`).
         finish
             Called with each `Outcome` in a thread beside the event loop; what it returns is yielded
             in the outcome's place.

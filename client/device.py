@@ -18,7 +18,7 @@ import numpy as np
 
 from ..catalog.errors import InputError
 from ..preprocessing.arrays import Array
-from .steps import Action, Compute, Each, Steps
+from .steps import Action, Compute, Each, Steps, changed
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ class Device:
         threads overlap. A computation ends when its stream is idle: whoever takes its arrays next,
         on whatever stream, finds them complete.
         """
-        return steps if self.gpu is None else _changed(steps, self._here)
+        return steps if self.gpu is None else changed(steps, self._here)
 
     def _here(self, action: Action) -> Action:
         match action:
@@ -132,21 +132,6 @@ class Device:
 
 
 CPU = Device()
-
-
-def _changed(steps: Steps[T], change: Callable[[Action], Action]) -> Steps[T]:
-    """Run steps with other actions in the place of their own."""
-    try:
-        action = next(steps)
-        while True:
-            try:
-                outcome = yield change(action)
-            except BaseException as error:  # noqa: BLE001 - the steps decide, and clean up
-                action = steps.throw(error)
-            else:
-                action = steps.send(outcome)
-    except StopIteration as end:
-        return end.value
 
 
 @lru_cache(maxsize=1)

@@ -124,3 +124,18 @@ async def run_steps_async(steps: Steps[T], perform: Callable[[Action], Awaitable
                 action = steps.send(outcome)
     except StopIteration as end:
         return end.value
+
+
+def changed(steps: Steps[T], change: Callable[[Action], Action]) -> Steps[T]:
+    """`steps` with other actions in the place of their own; outcomes and errors are theirs."""
+    try:
+        action = next(steps)
+        while True:
+            try:
+                outcome = yield change(action)
+            except BaseException as error:  # noqa: BLE001 - the steps decide, and clean up
+                action = steps.throw(error)
+            else:
+                action = steps.send(outcome)
+    except StopIteration as end:
+        return end.value

@@ -18,6 +18,11 @@ def namespace(*arrays: Array) -> Any:
     return array_api_compat.array_namespace(*arrays)
 
 
+def is_numpy(xp: Any) -> bool:
+    """Whether arrays of the module `xp` are NumPy's."""
+    return xp is np or array_api_compat.is_numpy_namespace(xp)
+
+
 def to_host(array: Array) -> NDArray[Any]:
     """Return `array` as a NumPy array; copies only when it lies on a GPU."""
     return array.get() if hasattr(array, "get") else np.asarray(array)

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from ..catalog.covid_mtl import SPACING_MM, VOXEL_MM
 from ..catalog.errors import InputError
-from .arrays import Array, namespace, to_host
+from .arrays import Array, is_numpy, namespace, to_host
 from .nearest import nearest_indices
 from .volume import Geometry, Triple
 from .workers import Watch, cores
@@ -96,7 +96,7 @@ def to_millimetres(
     weights = [xp.asarray(_weights(n, t)) for n, t in zip(stored.shape, shape, strict=True)]
     out = xp.empty(shape, dtype=stored.dtype)
     halfway = False
-    width = 1 if "numpy" not in xp.__name__ else threads or cores()
+    width = (threads or cores()) if is_numpy(xp) else 1
     with ThreadPoolExecutor(width, thread_name_prefix="hilum-zoom") as pool:
         starts = range(0, shape[2], _COLUMNS)
         for number, first in enumerate(starts, 1):

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Array, image_functions, namespace
+from .arrays import Array, image_functions, is_numpy, namespace
 from .dlpe_grid import Space
+from .staging import decoded_ahead
 
 _BLOCK = 16
 """Planes that are written to the result at once: a cache line of float32."""
@@ -126,23 +127,45 @@ def from_planes(
     xp = namespace(out)  # it has names of the standard that NumPy 1 and CuPy lack
     on_device = rows.on(xp), columns.on(xp)
 
-    def block(start: int) -> None:
+    def block(start: int, given: Callable[[int], Array], ready: dict[int, Array]) -> None:
         stop = min(start + _BLOCK, len(planes))
         part = xp.empty((len(rows), stop - start, len(columns)), dtype=xp.float32)
-        ready: dict[int, Array] = {}
         for k in range(start, stop):
-            ends = int(planes.low[k]), int(planes.high[k])
-            ready = {
-                j: ready[j] if j in ready else _resized(plane, j, on_device, fill, xp) for j in ends
-            }
-            between = _between(ready[ends[0]], ready[ends[1]], float(planes.weight[k]))
-            part[:, k - start, :] = between
+            low, high = _ends(planes, k)
+            for j in ready.keys() - {low, high}:
+                del ready[j]
+            for j in (low, high):
+                if j not in ready:
+                    ready[j] = _resized(given, j, on_device, fill, xp)
+            part[:, k - start, :] = _between(ready[low], ready[high], float(planes.weight[k]), xp)
         if finish is not None:
             finish(part)
         out[:, :, start:stop] = xp.permute_dims(part, (0, 2, 1))
 
-    for_each(block, range(0, len(planes), _BLOCK), xp)
+    starts = range(0, len(planes), _BLOCK)
+    if is_numpy(xp):
+        for_each(lambda start: block(start, plane, {}), starts, xp)
+        return out
+    ready: dict[int, Array] = {}
+    with decoded_ahead(plane, _first_uses(planes), xp) as given:
+        for start in starts:
+            block(start, given, ready)
     return out
+
+
+def _ends(planes: Taps, k: int) -> tuple[int, int]:
+    return int(planes.low[k]), int(planes.high[k])
+
+
+def _first_uses(planes: Taps) -> list[int]:
+    """The planes in the order in which they are needed, if two are kept; −1 is none."""
+    found: list[int] = []
+    held: set[int] = {-1}
+    for k in range(len(planes)):
+        ends = _ends(planes, k)
+        found += [j for j in dict.fromkeys(ends) if j not in held]
+        held = {-1, *ends}
+    return found
 
 
 def linear_row(array: Array, taps: tuple[Taps, Taps, Taps], row: int, fill: float) -> Array:
@@ -237,7 +260,7 @@ def sample_points(
 
 def for_each(work: Callable[[int], None], items: Iterable[int], xp: Any) -> None:
     """Do `work` for all `items`, on the host in a few threads."""
-    if "numpy" not in xp.__name__:
+    if not is_numpy(xp):
         for item in items:
             work(item)
         return
@@ -259,7 +282,7 @@ def _resized(
         return fill
     values = xp.asarray(plane(index))
     padded = _padded(values.shape, fill, xp)
-    padded[:-1, :-1] = values
+    padded[:-1, :-1] = xp.astype(values, xp.float64)
     resized = _along(_along(padded, taps[0], 0), taps[1], 1)
     return xp.astype(xp.astype(resized, xp.float32), xp.float64)
 
@@ -283,5 +306,6 @@ def _along(x: Array, taps: Taps, axis: int) -> Array:
     return low
 
 
-def _between(low: Array, high: Array, weight: float) -> Array:
-    return low if weight == 0 else low * (1 - weight) + high * weight
+def _between(low: Array, high: Array, weight: float, xp: Any) -> Array:
+    between = low if weight == 0 else low * (1 - weight) + high * weight
+    return between if isinstance(between, (int, float)) else xp.astype(between, xp.float32)

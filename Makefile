@@ -27,13 +27,14 @@ demo: install
 	  --repository $(OUT)/model_repository --out $(OUT)/results
 	@echo "Pictures and report: $(OUT)/results"
 
-# The benchmarks' tests compare clocks with theory, so they run alone; of the rest two files at once.
+# The benchmarks' tests compare clocks with theory, so they run alone; of the rest two files at once,
+# each with one thread in torch and NumPy: with more they would wait for each other.
 test: lint
 	$(BIN)/python -m pytest tests/benchmarks
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  --ignore tests/benchmarks
 
-# Every network at both precisions through NVIDIA's parser and compiler: no GPU, but an hour of two
+# Every network at every precision through NVIDIA's parser and compiler: no GPU, but an hour of two
 # cores; what has passed is not done again. SYSTEMS="lungmask dlpe" checks only these.
 TENSORRT ?= out/tensorrt-rtx
 check-tensorrt: install $(TENSORRT)/.installed

@@ -36,6 +36,7 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+    INT8 = "int8"
 
 
 Seconds = Annotated[float, typer.Option(min=1, help="Seconds that one build may take.")]

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from ...catalog import Network, Precision, System
+from ...catalog import Arithmetic, Network, System, dlpe
 from ...catalog.errors import ExportError, HilumError
 from ..certificate import MODEL_FILE, as_exported, read_certificate, sha256_of
 from .plan import OPTIMISATION_LEVEL, Engine, engine_of, write_json
@@ -27,6 +27,8 @@ MODULE, CAPABILITY = "tensorrt_rtx", "8.9"
 """What builds, and for which compute capability: the newest that TensorRT-RTX and servers share."""
 
 REPORT, PAGE = "report.json", "report.md"
+
+PRECISIONS: tuple[Arithmetic, ...] = get_args(Arithmetic)
 
 Progress = Callable[[str, str], None]
 """Called with the name of a network and what is being done with it."""
@@ -83,7 +85,7 @@ class Wanted:
 
     system: System
     network: Network
-    precision: Precision
+    precision: Arithmetic
 
     @property
     def label(self) -> str:
@@ -98,9 +100,11 @@ def compiler_version() -> str | None:
 
 
 def wanted(
-    systems: Iterable[System], networks: Sequence[str] | None, precisions: Sequence[Precision]
+    systems: Iterable[System], networks: Sequence[str] | None, precisions: Sequence[Arithmetic]
 ) -> list[Wanted]:
     """The graphs of some systems, systems with few networks first; shared networks once.
+
+    INT8 are those of DLPE only.
 
     Raises
     ------
@@ -114,10 +118,19 @@ def wanted(
     found: dict[tuple[str, str], Wanted] = {}
     for system in chosen:
         for network in system.networks:
-            for precision in precisions if networks is None or network.name in networks else ():
+            if networks is not None and network.name not in networks:
+                continue
+            for precision in precisions_of(system, precisions):
                 wanted_graph = Wanted(system, network, precision)
                 found.setdefault((network.model, precision), wanted_graph)
     return list(found.values())
+
+
+def precisions_of(
+    system: System, precisions: Sequence[Arithmetic] = PRECISIONS
+) -> list[Arithmetic]:
+    """Those of `precisions` in which networks of a system are exported."""
+    return [p for p in precisions if p != "int8" or system.name == dlpe.SYSTEM.name]
 
 
 def check_graphs(
@@ -192,17 +205,27 @@ def _exported(
     own = out / graph.precision
     file = own / model / "1" / MODEL_FILE
     if again or not file.is_file():
-        from ..repository import export_system
-
         own.mkdir(parents=True, exist_ok=True)
-        export_system(
-            graph.system,
-            repository=own,
-            networks=[graph.network.name],
-            precision=graph.precision,
-            progress=lambda name, step: progress(graph.label, step),  # noqa: ARG005
-        )
+        _export(graph, own, progress)
     return file
+
+
+def _export(graph: Wanted, repository: Path, progress: Progress) -> None:
+    if graph.precision == "int8":
+        from .quantised import write_quantised
+
+        progress(graph.label, "quantising")
+        write_quantised(graph.system, graph.network, repository / graph.network.model / "1")
+        return
+    from ..repository import export_system
+
+    export_system(
+        graph.system,
+        repository=repository,
+        networks=[graph.network.name],
+        precision=graph.precision,
+        progress=lambda name, step: progress(graph.label, step),  # noqa: ARG005
+    )
 
 
 def _engine(graph: Wanted, file: Path) -> Engine:
@@ -297,6 +320,3 @@ def write_report(out: Path, results: Iterable[Checked]) -> None:
     temporary = out / f".{PAGE}-{os.getpid()}"
     temporary.write_text(page(ordered), "utf-8")
     temporary.replace(out / PAGE)
-
-
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -45,10 +45,12 @@ def page(results: Sequence[Checked]) -> str:
 
 
 def _missing(results: Sequence[Checked]) -> str:
+    from .check import precisions_of
+
     have = {(c.model, c.precision) for c in results}
     lines = []
     for system in SYSTEMS.values():
-        for precision in ("fp32", "fp16"):
+        for precision in precisions_of(system):
             missing = [n.name for n in system.networks if (n.model, precision) not in have]
             if missing:
                 lines.append(f"- {system.name} {precision}: {', '.join(missing)}\n")

@@ -28,6 +28,7 @@ from hilum.export.tensorrt.check import (
     write_report,
 )
 from hilum.export.tensorrt.plan import Engine
+from hilum.export.tensorrt.quantised import write_quantised
 from hilum.export.tensorrt.supervise import VARIABLE, Limits, Outcome, run_worker
 from hilum.export.tensorrt.vendor import Order
 from hilum.export.tensorrt.widen import widened
@@ -81,6 +82,31 @@ def test_small_systems_come_first_and_shared_networks_once() -> None:
     assert len(order) == len({(g.network.model, g.precision) for g in order}) == 2 * len(models)
     with pytest.raises(ExportError, match="no network 'nose'"):
         wanted(SYSTEMS.values(), ["nose"], ["fp32"])
+
+
+def test_only_networks_that_can_be_int8_are_checked_as_int8() -> None:
+    order = wanted(SYSTEMS.values(), None, ["fp32", "int8"])
+    reduced = [g.network for g in order if g.precision == "int8"]
+    assert reduced == list(SYSTEMS["dlpe"].networks)
+
+
+def test_an_int8_graph_is_quantised_and_says_that_it_is_not_to_be_served(tmp_path: Path) -> None:
+    system = SYSTEMS["dlpe"]
+    network = system.network("airway2_y")
+    write_quantised(system, network, tmp_path)
+    found = json.loads((tmp_path / "certificate.json").read_text())
+    assert (found["precision"], found["parity"]) == ("int8", None)
+    assert not found["int8"]["accepted"]
+    file = tmp_path / "model.onnx"
+    assert found["file"]["sha256"] == sha256_of(file)
+    kinds = [node.op_type for node in onnx.load(file).graph.node]
+    assert kinds.count("QuantizeLinear") > 10
+    rng = np.random.default_rng(0)
+    masks = {t.name: rng.integers(0, 2, (1, 32, 32), np.uint8) for t in network.inputs[1:]}
+    slab = rng.normal(-0.2, 0.2, (3, 32, 32)).astype(np.float32)
+    (probability,) = ort.InferenceSession(file).run(None, {"slab": slab, **masks})
+    assert np.asarray(probability).shape == (1, 32, 32)
+    assert np.asarray(probability).std() > 0
 
 
 def test_wider_inputs_compute_the_same(tmp_path: Path) -> None:
@@ -171,6 +197,13 @@ def test_what_the_parser_does_not_know_fails(found: None, repository: Path, tmp_
     assert checked.status == "failed"
     assert checked.reason.startswith("the parser: ")
     assert "Unheard" in checked.reason
+
+
+def test_an_int8_graph_passes(found: None, tmp_path: Path) -> None:
+    jobs = wanted([SYSTEMS["dlpe"]], ["airway2_y"], ["int8"])
+    ((_, checked, _),) = check_graphs(jobs, tmp_path, limits=LIMITS)
+    assert (checked.status, checked.reason, checked.precision) == ("ok", "", "int8")
+    assert "- dlpe int8: lung_x" in (tmp_path / "report.md").read_text()
 
 
 class AheadOfTime:

@@ -224,6 +224,7 @@ def _export(graph: Wanted, repository: Path, progress: Progress) -> None:
         repository=repository,
         networks=[graph.network.name],
         precision=graph.precision,
+        target="tensorrt",
         progress=lambda name, step: progress(graph.label, step),  # noqa: ARG005
     )
 

@@ -37,9 +37,9 @@ def page(results: Sequence[Checked]) -> str:
     if changed := [c for c in results if c.changed]:
         rows = "".join(f"- `{c.model}` {c.precision}: {', '.join(c.changed)}\n" for c in changed)
         parts.append(
-            "## Types that TensorRT does not take\n\nA copy was checked in which these inputs are "
-            "wider. With `--target tensorrt` these networks stay with ONNX Runtime, because "
-            f"clients send the type of the catalog.\n\n{rows}"
+            "## Types that TensorRT does not take\n\nThese files were exported for ONNX Runtime. A "
+            "copy was checked in which the inputs are as wide as `--target tensorrt` makes them."
+            f"\n\n{rows}"
         )
     return "\n".join(parts)
 

@@ -1,4 +1,4 @@
-"""Graphs with element types at their border that TensorRT does not take."""
+"""Graphs that were exported for ONNX Runtime, with types at their border that TensorRT lacks."""
 
 from __future__ import annotations
 

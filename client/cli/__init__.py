@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import typer
 
 from ..memory import keep_large_buffers
-from . import bench, doctor, engines, export, phantom, run, serve, systems, weights
+from .lazy import Command, lazy, single
 
-app = typer.Typer(
-    name="hilum",
-    help="Published chest-imaging systems on Triton. Not a medical device.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-app.command("systems")(systems.systems)
-app.add_typer(weights.app, name="weights")
-app.command("export")(export.export)
-app.add_typer(engines.app, name="engines")
-app.command("serve")(serve.serve)
-app.add_typer(run.app, name="run")
-app.add_typer(bench.app, name="bench")
-app.command("doctor")(doctor.doctor)
-app.add_typer(phantom.app, name="phantom")
+COMMANDS = (
+    "systems", "weights", "export", "engines", "serve", "run", "bench", "doctor", "phantom",
+)  # fmt: skip
+
+
+def _load(name: str) -> Command:
+    module = import_module(f".{name}", __name__)
+    if hasattr(module, "app"):
+        return typer.main.get_group(module.app)
+    return single(name, getattr(module, name))
+
+
+app = lazy(COMMANDS, _load, "Published chest-imaging systems on Triton. Not a medical device.")
 
 
 def main() -> None:

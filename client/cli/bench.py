@@ -11,7 +11,11 @@ import typer
 from . import bench_capacity, bench_records, bench_scale
 from .console import err, errors_to_exit_codes, out
 
-app = typer.Typer(no_args_is_help=True, help="Measure a system against its alternatives.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Measure a system against its alternatives.",
+)
 
 Markdown = Callable[[Mapping[str, Any]], str]
 

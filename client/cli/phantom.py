@@ -13,7 +13,9 @@ from .console import errors_to_exit_codes, out
 if TYPE_CHECKING:
     from ...preprocessing.phantom_ct import CtPhantom
 
-app = typer.Typer(no_args_is_help=True, help="Write generated sample studies.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Write generated sample studies."
+)
 
 
 class ImageFormat(StrEnum):

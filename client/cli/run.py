@@ -29,6 +29,7 @@ from ..results import Report, reason, save_arrays
 from ..trace import Trace, span
 from .console import Exit, Steps, default_repository, err, errors_to_exit_codes, out
 from .doctor import refuse_broken
+from .lazy import lazy, single
 from .run_options import (
     Common,
     check_device,
@@ -42,9 +43,6 @@ from .run_options import (
 if TYPE_CHECKING:
     from ...server.launcher import Progress, TritonServer
     from ..metrics import Metrics
-
-app = typer.Typer(no_args_is_help=True, help="Run a system over studies.")
-
 
 AnyClient = Client | ClientPool
 
@@ -290,10 +288,8 @@ def _show(report: Report, rows: dict[str, dict[str, str]]) -> None:
     out.print(DISCLAIMER)
 
 
-for _pipeline in PIPELINES.values():
-    app.command(_pipeline.system.name)(_command(_pipeline))
-
-
-@app.callback()
-def _group() -> None:
-    """Keep one system a sub-command while it is the only one."""
+app = lazy(
+    PIPELINES,
+    lambda system: single(system, _command(PIPELINES[system])),
+    "Run a system over studies.",
+)

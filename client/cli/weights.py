@@ -10,7 +10,9 @@ from rich.table import Table
 
 from .console import chosen_system, err, errors_to_exit_codes, out
 
-app = typer.Typer(no_args_is_help=True, help="Published checkpoints and the weights store.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Published checkpoints and the weights store."
+)
 
 Store = Annotated[
     Path | None,

@@ -1,12 +1,14 @@
 """Slabs of the user's own chest CTs: what INT8 networks are calibrated and judged on.
 
 The series go through the same code as in `hilum run dlpe`. One is held in memory at a time; the
-chosen slabs lie on disk, each in a file of its own, until the export ends.
+chosen slabs lie on disk, each in a file of its own, until the export ends. Of the volumes that
+networks find for others to see, slabs of the same slices are cut, when a `Finder` gives them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,8 +19,18 @@ from numpy.typing import NDArray
 from ..catalog.dlpe import DIRECTIONS, TASKS, Direction
 from ..catalog.errors import InputError
 from ..preprocessing.dlpe_space import normalise
-from ..preprocessing.series import open_series
+from ..preprocessing.series import Series, open_series
 from ..preprocessing.slabs import Slab, cut, slices_first
+
+Volumes = Mapping[str, NDArray]
+"""[x, y, z] of one normalised space by name."""
+
+Finder = Callable[[Series, int], Volumes]
+"""Finds in a series, on a grid of so many voxels along each side, what networks find for others:
+masks in uint8 and, named ``enhanced``, the enhanced volume in float32; or raises `InputError`."""
+
+OpenFinder = Callable[[], AbstractContextManager[Finder]]
+"""Gives a finder while series are cut; the server behind it ends with that."""
 
 Part = Literal["calibration", "held-out"]
 """What a slab is for: to find the ranges of tensors, or to judge the network that they make."""
@@ -29,13 +41,19 @@ MARGIN = max(task.margin for task in TASKS.values())
 APART = 2 * MARGIN + 1
 """Between the middles of slabs of one direction, so that no two share a slice."""
 
+_MARGINS = {
+    "ct": MARGIN,
+    "enhanced": max(task.margin for task in TASKS.values() if task.volume == "enhanced"),
+}
+"""Slices on both sides of a slab's own one, by volume; of masks networks see that one only."""
+
 HELD_OUT = 4
 """One slab of so many is held out, at least one of each series and direction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Slabs of one slice and its neighbours, on disk.
+    """Slabs of one slice, with its neighbours where networks see them, on disk.
 
     Attributes
     ----------
@@ -47,6 +65,8 @@ class Calibration:
         Of the choice of slices.
     counts
         Number of slabs of each part, the same for all directions up to the series' sizes.
+    volumes
+        What slabs are cut from: ``ct``, and what was found in all series.
     """
 
     folder: Path
@@ -54,11 +74,16 @@ class Calibration:
     grid: int
     seed: int
     counts: Mapping[tuple[Part, Direction], int]
+    volumes: frozenset[str] = frozenset({"ct"})
 
-    def slabs(self, part: Part, direction: Direction) -> Iterator[NDArray[np.float32]]:
-        """One slab [2·`MARGIN` + 1, H, W] after the other, read when it is asked for."""
+    def slabs(self, part: Part, direction: Direction, volume: str = "ct") -> Iterator[NDArray]:
+        """One slab after the other, read when it is asked for; slices as of the other volumes.
+
+        Those of the CT are float32 [2·`MARGIN` + 1, H, W]; of the enhanced volume float32
+        [3, H, W]; of masks uint8 [1, H, W].
+        """
         for number in range(self.counts[part, direction]):
-            yield np.load(_file(self.folder, part, direction, number))
+            yield np.load(_file(self.folder, part, direction, number, volume))
 
     def described(self, direction: Direction) -> dict[str, int]:
         """What a certificate tells: no paths, no identifiers."""
@@ -72,7 +97,13 @@ class Calibration:
 
 
 def cut_slabs(
-    studies: Sequence[Path], folder: Path, *, slices: int, grid: int, seed: int
+    studies: Sequence[Path],
+    folder: Path,
+    *,
+    slices: int,
+    grid: int,
+    seed: int,
+    find: Finder | None = None,
 ) -> Calibration:
     """Cut slabs out of series: slices at random, in each direction, no two slabs overlapping.
 
@@ -81,43 +112,55 @@ def cut_slabs(
     studies
         DICOM folders or files, and NIfTI files: one series each.
     folder
-        Where the slabs are put; 11 · `grid`² · 4 bytes each.
+        Where the slabs are put; 11 · `grid`² · 4 bytes each, 19 · `grid`² more with a finder.
     slices
         Slabs of each direction from all series together, of which a quarter is held out.
     grid
         Side of normalised space in voxels, a multiple of 16.
+    find
+        Called once for each series; None: slabs of the CTs only.
 
     Raises
     ------
     InputError
-        When a series cannot be read, or shows too little for two slabs of every direction.
+        When a series cannot be read, the finder refuses it, or it shows too little for two slabs of
+        every direction.
     """
     rng = np.random.default_rng(seed)
     counts: dict[tuple[Part, Direction], int] = {
         (part, d): 0 for part in ("calibration", "held-out") for d in DIRECTIONS
     }
     share = -(-slices // len(studies))
+    names: list[frozenset[str]] = []
     for number, study in enumerate(studies, 1):
+        told = f"calibration series {number} of {len(studies)}"
         try:
-            volume = normalise(open_series(study), "parity", grid).voxels
+            volumes = _volumes(open_series(study), grid, find)
         except InputError as error:
-            raise InputError(
-                f"calibration series {number} of {len(studies)} cannot be used: {error}"
-            ) from error
+            raise InputError(f"{told} cannot be used: {error}") from error
+        names.append(frozenset(volumes))
         for direction in DIRECTIONS:
-            middles = _choose(slices_first(volume, direction), share, rng)
+            middles = _choose(slices_first(volumes["ct"], direction), share, rng)
             if len(middles) < 2:
                 raise InputError(
-                    f"calibration series {number} of {len(studies)}: too few slices along "
-                    f"{direction.upper()} show anything; give one that covers the chest"
+                    f"{told}: too few slices along {direction.upper()} show anything; give one "
+                    "that covers the chest"
                 )
             held = max(1, len(middles) // HELD_OUT)
             for k, middle in enumerate(middles):
                 part: Part = "held-out" if k < held else "calibration"
-                slab = cut(volume, Slab(direction, middle, middle + 1), MARGIN)
-                np.save(_file(folder, part, direction, counts[part, direction]), slab)
+                slab = Slab(direction, middle, middle + 1)
+                for name, volume in volumes.items():
+                    file = _file(folder, part, direction, counts[part, direction], name)
+                    np.save(file, cut(volume, slab, _MARGINS.get(name, 0)))
                 counts[part, direction] += 1
-    return Calibration(folder, len(studies), grid, seed, counts)
+    return Calibration(folder, len(studies), grid, seed, counts, frozenset.intersection(*names))
+
+
+def _volumes(series: Series, grid: int, find: Finder | None) -> Volumes:
+    """What slabs of a series are cut from. The finder goes first: it needs much memory itself."""
+    found = {} if find is None else find(series, grid)
+    return {"ct": normalise(series, "parity", grid).voxels, **found}
 
 
 def _choose(slices: NDArray[np.float32], most: int, rng: np.random.Generator) -> list[int]:
@@ -130,5 +173,5 @@ def _choose(slices: NDArray[np.float32], most: int, rng: np.random.Generator) ->
     return rng.permutation(middles)[: max(most, 2)].tolist()
 
 
-def _file(folder: Path, part: Part, direction: Direction, number: int) -> Path:
-    return folder / f"{part}-{direction}-{number}.npy"
+def _file(folder: Path, part: Part, direction: Direction, number: int, volume: str) -> Path:
+    return folder / f"{volume}-{part}-{direction}-{number}.npy"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..catalog import Arithmetic, Network, Precision, System, dlpe
 from ..catalog.errors import InputError
-from .calibration import cut_slabs
+from .calibration import OpenFinder, cut_slabs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +28,7 @@ def wire_precision_of(
     calibration: Sequence[Path],
     fallback: Precision,
     files: Collection[str],
+    calibrate_with: OpenFinder | None = None,
 ) -> Precision:
     """Check what was asked for; the precision of the tensors that networks take and give.
 
@@ -38,13 +39,14 @@ def wire_precision_of(
     ------
     InputError
         For INT8 without series to calibrate on, of another system, or of a user's ONNX file; for
-        series that nothing would be calibrated on.
+        series, or what finds volumes in them, that nothing would be calibrated on.
     """
     if precision != "int8":
-        if calibration:
-            raise InputError(
-                "--calibration is for --precision int8; leave one out or add the other"
-            )
+        for option, given in (("calibration", calibration), ("calibrate-with", calibrate_with)):
+            if given:
+                raise InputError(
+                    f"--{option} is for --precision int8; leave one out or add the other"
+                )
         return precision
     if system.name != dlpe.SYSTEM.name:
         raise InputError(
@@ -70,11 +72,12 @@ def quantiser(
     calibration: Sequence[Path],
     options: Mapping[str, int],
     core_of: Callable[[Network], nn.Module],
+    calibrate_with: OpenFinder | None = None,
 ) -> Iterator[Int8 | None]:
     """Cut the slabs and keep them while networks are exported; None without `calibration`.
 
     They lie in a hidden folder of the repository, on whose disk there is room for networks, and are
-    removed in any case.
+    removed in any case. The finder is open only while they are cut.
     """
     if not calibration:
         yield None
@@ -82,11 +85,13 @@ def quantiser(
     from .networks.dlpe_int8 import Int8
 
     with tempfile.TemporaryDirectory(prefix=".calibration-", dir=repository) as folder:
-        slabs = cut_slabs(
-            calibration,
-            Path(folder),
-            slices=options["calibration_slices"],
-            grid=options["calibration_grid"],
-            seed=options["seed"],
-        )
+        with nullcontext() if calibrate_with is None else calibrate_with() as find:
+            slabs = cut_slabs(
+                calibration,
+                Path(folder),
+                slices=options["calibration_slices"],
+                grid=options["calibration_grid"],
+                seed=options["seed"],
+                find=find,
+            )
         yield Int8(slabs, core_of)

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..catalog import SYSTEMS, Arithmetic, Network, Precision, System, at_precision
 from ..catalog.errors import ExportError
+from .calibration import OpenFinder
 from .cards import card
 from .certificate import (
     CERTIFICATE,
@@ -69,6 +70,7 @@ def export_system(
     store: Path | None = None,
     precision: Arithmetic = "fp32",
     calibration: Sequence[Path] = (),
+    calibrate_with: OpenFinder | None = None,
     fallback: Precision = "fp32",
     target: Target = "onnx",
     onnx: Mapping[str, Path] | None = None,
@@ -93,6 +95,9 @@ def export_system(
     calibration, fallback
         For ``int8``: chest CTs to calibrate on, and the precision of the networks that cannot be
         INT8, or that miss the tolerance (`networks.dlpe_int8`).
+    calibrate_with
+        For ``int8``: opens what finds in these CTs the volumes that networks see of each other, so
+        that those can be INT8, too; None: only networks that see the CT alone.
     target
         ``tensorrt`` writes configurations for engines, a build plan, and beside each network what
         its engine is to be compared with; `hilum engines build` does the rest on the GPU.
@@ -118,7 +123,7 @@ def export_system(
     """
     onnx = onnx or {}
     how, declared = recipe(system), system
-    wire = wire_precision_of(system, precision, calibration, fallback, onnx)
+    wire = wire_precision_of(system, precision, calibration, fallback, onnx, calibrate_with)
     system = at_precision(declared, wire, wide=target == "tensorrt")
     chosen = chosen_networks(system, networks, onnx)
     if weights == "store" and networks is None and not onnx:
@@ -143,7 +148,11 @@ def export_system(
     sizes = sizes_of(job, chosen)
     repository.mkdir(parents=True, exist_ok=True)
     with quantiser(
-        repository, calibration, job.options, lambda network: _core(job, network)[0]
+        repository,
+        calibration,
+        job.options,
+        lambda network: _core(job, network)[0],
+        calibrate_with,
     ) as int8:
         ready = replace(job, int8=int8)
         certificates = [_export_one(ready, network, sizes[network.name]) for network in chosen]

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...catalog import SYSTEMS, System
-from ...catalog.errors import ExportError, InputError
-from ..pipelines.ct_source import find_studies
-from .console import chosen_system, default_repository, err, errors_to_exit_codes, out
+from ...catalog.errors import ExportError, InputError, RepositoryError
+from ..provenance import weights_entry, weights_note
+from .console import Steps, chosen_system, default_repository, err, errors_to_exit_codes, out
+from .doctor import refuse_broken
+
+if TYPE_CHECKING:
+    from ...export.calibration import Finder, Volumes
+    from ...preprocessing.series import Series
+    from ...server.launcher import Progress, TritonServer
+
+DEADLINE_S = 300.0
+"""For one slab of a calibration series; as in `hilum run`."""
 
 
 class WeightsFrom(StrEnum):
@@ -64,6 +76,15 @@ def export(
         list[Path] | None,
         typer.Option(help="For int8: chest CTs, DICOM folders or NIfTI; may be repeated."),
     ] = None,
+    calibrate_with: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="REPOSITORY",
+            help="For int8: DLPE's networks in fp32 or fp16, an earlier export. A server of them "
+            "finds in the calibration CTs what networks see of each other; without, only those "
+            "that see the CT alone can be int8.",
+        ),
+    ] = None,
     fallback: Annotated[
         Fallback, typer.Option(help="For int8: what networks get that miss the tolerance.")
     ] = Fallback.FP32,
@@ -83,6 +104,7 @@ def export(
 ) -> None:
     """Export networks as ONNX with certificates and all Triton configurations."""
     from ...export.repository import export_system
+    from ..pipelines.ct_source import find_studies
 
     with errors_to_exit_codes():
         folder = repository or default_repository()
@@ -92,6 +114,7 @@ def export(
         studies = [study for path in calibration or () for study in find_studies(path)]
         if calibration and not studies:
             raise InputError("--calibration: there is no chest CT, neither DICOM nor NIfTI")
+        finder = None if calibrate_with is None else partial(_finder, calibrate_with, len(studies))
         for system in chosen:
             certificates = export_system(
                 system,
@@ -101,6 +124,7 @@ def export(
                 store=store,
                 precision=precision.value,
                 calibration=studies,
+                calibrate_with=finder,
                 fallback=fallback.value,
                 target=target.value,
                 onnx={n: Path(file) for n, file in _pairs(onnx, "--onnx").items()},
@@ -115,6 +139,64 @@ def export(
                 f"hilum engines build --repository {folder}",
                 markup=False,
             )
+
+
+@contextmanager
+def _finder(repository: Path, studies: int) -> Iterator[Finder]:
+    """DLPE's pipeline on a server of a repository, as far as other networks see what it finds."""
+    from ..client import Client
+    from ..pipelines import dlpe_found
+
+    _check_weights(repository)
+    with (
+        _serve(repository) as server,
+        Client(server.grpc_url, deadline_s=DEADLINE_S) as client,
+        Steps("calibration series", studies) as steps,
+    ):
+        client.on_progress = lambda told: steps.part(told.stage, told.done, told.total)
+
+        def find(series: Series, grid: int) -> Volumes:
+            found = client.drive(dlpe_found.found(series, grid))
+            steps.advance("done")
+            return found
+
+        yield find
+
+
+def _check_weights(repository: Path) -> None:
+    """Refuse networks of reduced precision; tell when the weights are random."""
+    from ...export.certificate import read_certificate
+    from ..pipelines import dlpe_found
+
+    read = {n.model: read_certificate(repository / n.model) for n in dlpe_found.NETWORKS}
+    known = {model: certificate for model, certificate in read.items() if certificate}
+    reduced = [model for model, told in known.items() if told["precision"] == "int8"]
+    if reduced:
+        raise InputError(
+            f"--calibrate-with: {', '.join(reduced)} are INT8 there; give a repository that has "
+            "them in fp32 or fp16"
+        )
+    if note := weights_note([weights_entry(model, told) for model, told in known.items()]):
+        err.print(f"[bold yellow]{note}[/]")
+
+
+def _serve(repository: Path) -> TritonServer:
+    """Start a server of the networks that others need; of fewer, where that is all there is."""
+    from ...server.launcher import TritonServer
+    from ..pipelines import dlpe_found
+
+    lack = RepositoryError()
+    for models in dlpe_found.MODELS:
+        try:
+            refuse_broken(repository, models=models)
+            return TritonServer(repository, models=models, progress=_say, grace=0).start()
+        except RepositoryError as error:
+            lack = error
+    raise RepositoryError(f"--calibrate-with: {lack}") from lack
+
+
+def _say(progress: Progress) -> None:
+    err.print(f"server: {len(progress.loaded)} of {progress.total} models loaded", markup=False)
 
 
 def _pairs(given: list[str] | None, option: str) -> dict[str, str]:

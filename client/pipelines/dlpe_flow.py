@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _TREES = {"airway": catalog.AIRWAY, "vessel": catalog.VESSEL}
 
-_NO_LUNG = (
+NO_LUNG = (
     "no lung was found, so there is nothing to enhance: check that this is a CT of the chest in "
     "Hounsfield units, that the series is the right one, and whose weights the server has"
 )
@@ -68,26 +68,62 @@ class Flow:
 
     def run(self) -> calls.Steps[None]:
         """All stages; without lungs, or with too little of them, it ends after the first."""
-        sums = yield from self._views(
-            "stage_one", stages.stage_one(self.ct, heart=self.options.roots)
-        )
-        yield from self._timed("masks", lambda: self._organs(sums))
-        yield from self._refine("lung", catalog.LUNG_KEEP, catalog.LOWEST_RATIO)
-        yield from self._refine("heart", catalog.HEART_KEEP, catalog.LOWEST_RATIO)
+        sums = yield from self.stage_one()
         if not self.masks["lung"].any():
-            self._tell("no_lung", _NO_LUNG)
+            self._tell("no_lung", NO_LUNG)
             return
         try:
-            channels = yield from self._timed("ranks", lambda: self._channels(sums))
-            yield from self._trees(channels)
+            channels = yield from self.channels(sums)
+            yield from self.trees(channels)
             del channels
-            yield from self._timed("enhancement", self._enhance)
+            yield from self.enhance()
         except InputError as error:
             self._tell("lung_not_usable", str(error))
             return
         yield from self._lesions()
         if self.options.roots:
             yield from self._roots()
+
+    def stage_one(self) -> calls.Steps[dict[str, Array]]:
+        """Lungs, with `Options.roots` the heart, too; gives the sums of airways and vessels."""
+        stage = stages.stage_one(self.ct, heart=self.options.roots)
+        sums = yield from self._views("stage_one", stage)
+        yield from self._timed("masks", lambda: self._organs(sums))
+        yield from self._refine("lung", catalog.LUNG_KEEP, catalog.LOWEST_RATIO)
+        yield from self._refine("heart", catalog.HEART_KEEP, catalog.LOWEST_RATIO)
+        return sums
+
+    def channels(self, sums: dict[str, Array]) -> calls.Steps[dict[str, Array]]:
+        """What stage two sees beside the CT (spec dlpe §6.2); empties the sums of stage one.
+
+        Raises
+        ------
+        InputError
+            Without lungs, or with too little of them.
+        """
+        return (yield from self._timed("ranks", lambda: self._channels(sums)))
+
+    def trees(self, channels: dict[str, Array]) -> calls.Steps[None]:
+        """Airways and vessels, by the networks of stage two."""
+        lung = self.masks["lung"] if self.options.lung_only_trees else None
+        sums = yield from self._views("stage_two", stages.stage_two(self.ct, channels, lung))
+        yield from self._timed("masks", lambda: self._tree_masks(sums))
+        for name, tree in _TREES.items():
+            yield from self._refine(name, tree.keep, tree.lowest_ratio)
+
+    def enhance(self) -> calls.Steps[None]:
+        """Baseline, window and enhanced volume (spec dlpe §7), once trees are found.
+
+        Raises
+        ------
+        InputError
+            When the lungs have too few samples for a baseline.
+        """
+        yield from self._timed("enhancement", self._enhance)
+
+    def outer_vessel(self) -> Array:
+        """Vessels outside the lungs, which the networks of the roots see."""
+        return self.masks["vessel"] & (self.masks["lung"] ^ 1)
 
     def _organs(self, sums: dict[str, Array]) -> None:
         """Lungs and heart (spec dlpe §4.4)."""
@@ -96,7 +132,6 @@ class Flow:
             self.masks["heart"] = positive(sums.pop("heart"), catalog.HEART_POSITIVE)
 
     def _channels(self, sums: dict[str, Array]) -> dict[str, Array]:
-        """What stage two sees beside the CT (spec dlpe §6.2); empties `sums`."""
         channels = {}
         for name, tree in _TREES.items():
             recall, precision = ranks.channels(
@@ -104,13 +139,6 @@ class Flow:
             )
             channels |= {f"{name}_high_recall": recall, f"{name}_high_precision": precision}
         return channels
-
-    def _trees(self, channels: dict[str, Array]) -> calls.Steps[None]:
-        lung = self.masks["lung"] if self.options.lung_only_trees else None
-        sums = yield from self._views("stage_two", stages.stage_two(self.ct, channels, lung))
-        yield from self._timed("masks", lambda: self._tree_masks(sums))
-        for name, tree in _TREES.items():
-            yield from self._refine(name, tree.keep, tree.lowest_ratio)
 
     def _tree_masks(self, sums: dict[str, Array]) -> None:
         """Airways and vessels (spec dlpe §6.3)."""
@@ -128,7 +156,6 @@ class Flow:
             self.notes.append("airways and vessels outside the box of the lungs were left out")
 
     def _enhance(self) -> None:
-        """Baseline, window and enhanced volume (spec dlpe §7)."""
         lung, airway, vessel = (self.masks[name] for name in ("lung", "airway", "vessel"))
         options = self.options
         self.enhancement = enhance(self.ct, lung, airway, vessel, options.mode, options.sampling)
@@ -170,7 +197,7 @@ class Flow:
         if not self.masks["heart"].any():
             self._tell("no_heart", _NO_HEART)
             return
-        outer = yield calls.Compute(lambda: self.masks["vessel"] & (lung ^ 1), "masks")
+        outer = yield calls.Compute(self.outer_vessel, "masks")
         sums = yield from self._views("roots", stages.roots(self.ct, lung, outer))
 
         def decide() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def test_certificates_tell_who_is_int8_and_why_others_are_not(
         assert int8["calibration_slices"] > int8["held_out_slices"] > 0
     assert "less than 0.99" in found["airway1_z"]["int8"]["reason"]
     assert "what other networks found" in found["airway2_z"]["int8"]["reason"]
+    assert "--calibrate-with" in found["airway2_z"]["int8"]["reason"]
     assert "int8" not in certificates(repositories["fp32"])["lung_z"]
     # Nothing of the user's images stays.
     assert not [p for p in repositories["int8"].iterdir() if p.name.startswith(".")]
@@ -177,7 +179,8 @@ def test_an_engine_is_planned_from_the_int8_graph(store: Path, study: Path, tmp_
     ("system", "chosen", "message"),
     [
         ("dlpe", {"precision": "int8"}, "needs --calibration"),
-        ("dlpe", {"calibration": [Path("study")]}, "is for --precision int8"),
+        ("dlpe", {"calibration": [Path("study")]}, "--calibration is for --precision int8"),
+        ("dlpe", {"calibrate_with": nullcontext}, "--calibrate-with is for --precision int8"),
         (
             "lungmask",
             {"precision": "int8", "calibration": [Path("study")]},

@@ -16,7 +16,7 @@ ABOUT = PythonStep(
             "UINT8",
             (-1,),
             "UTF-8 JSON: Hilum's version and, by model, the parity certificate with the weights' "
-            "source and sha256",
+            "source and sha256, and the backend that serves it",
         ),
     ),
     max_batch=0,

@@ -48,6 +48,10 @@ IMAGE_AXES: Mapping[str, tuple[int, int]] = MappingProxyType(
 )
 """Axes of normalised space that are a slice's height and width."""
 
+PLANES = (128, 256, 512)
+"""Sides of slices by which the length of a slab is chosen: a slice counts as the next larger one.
+So few shapes are all that engines are built for."""
+
 W3, W5 = (-1, 0, 1), (-5, -2, 0, 2, 5)
 """Windows: offsets in voxels of the slices that a network sees besides its own."""
 

@@ -96,9 +96,10 @@ class ClientPool(Blocking):
             if differing := _differing(told, also):
                 raise RepositoryError(
                     f"{first.url} and {other.url} serve different weights of "
-                    f"{', '.join(differing)}; give all servers the same model repository"
+                    f"{', '.join(differing)}, or the same in another precision; give all servers "
+                    "the same model repository"
                 )
-        return told
+        return told and {**told, "served_by": _served_by(found.values())}
 
     def describe(self) -> dict[str, str]:
         """Addresses, names and versions of the servers, and how tensors travel, for a report."""
@@ -130,8 +131,17 @@ class ClientPool(Blocking):
                 raise TypeError(f"{action.method} is for one server; ask one of `clients`")
 
 
+def _served_by(told: Iterable[dict[str, Any] | None]) -> dict[str, str]:
+    """By model, what serves it: two names where an engine failed on one of the servers alone."""
+    found: dict[str, set[str]] = {}
+    for one in told:
+        for model, backend in (one or {}).get("served_by", {}).items():
+            found.setdefault(model, set()).add(backend)
+    return {model: ", ".join(sorted(names)) for model, names in found.items()}
+
+
 def _differing(one: dict[str, Any] | None, other: dict[str, Any] | None) -> list[str]:
-    """Models that both servers have, with weights that they tell differently.
+    """Models that both servers have, with weights or precision that they tell differently.
 
     Where only one of them tells, all of its models may differ.
     """
@@ -140,12 +150,13 @@ def _differing(one: dict[str, Any] | None, other: dict[str, Any] | None) -> list
     return sorted(m for m in both if ours.get(m) != theirs.get(m))
 
 
-def _weights(told: dict[str, Any] | None) -> dict[str, tuple[Any, Any]]:
-    """By model, where its weights are from and their checksum; None where a server is silent."""
-    found: dict[str, tuple[Any, Any]] = {}
+def _weights(told: dict[str, Any] | None) -> dict[str, tuple[Any, ...]]:
+    """By model, its weights' source, checksum and precision; None where a server is silent."""
+    found: dict[str, tuple[Any, ...]] = {}
     for model, certificate in (told or {"models": {}})["models"].items():
         weights = certificate.get("weights", {})
-        found[model] = (weights.get("source"), weights.get("sha256"))
+        precision = certificate.get("precision")
+        found[model] = (weights.get("source"), weights.get("sha256"), precision)
     return found
 
 

@@ -198,7 +198,7 @@ class Session:
         Returns
         -------
         dict
-            Hilum's version and, by model, the parity certificate.
+            Hilum's version and, by model, the parity certificate and the backend that serves it.
         """
         name, output = ABOUT.model, ABOUT.outputs[0].name
         if not (yield from self._control("is_model_ready", name, model_name=name)):

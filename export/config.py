@@ -134,6 +134,10 @@ def _served(
     several = engine.profiles if engine is not None and engine.profiles > 1 else 0
     numbers = [str(number) for number in range(several)]
     config.instance_group.append(pb.ModelInstanceGroup(count=1, profile=numbers))
+    if several:
+        # There is a context for each profile; else each would have memory for the largest one.
+        strategy = config.parameters["execution_context_allocation_strategy"]
+        strategy.string_value = "ON_PROFILE_CHANGE"
     if model.max_batch:
         # No delay: a lone client must not wait for company that does not come.
         config.dynamic_batching.max_queue_delay_microseconds = 0

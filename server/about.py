@@ -1,19 +1,21 @@
-"""The step behind the model ``hilum_about``: the certificates of the repository it is in."""
+"""The step behind the model ``hilum_about``: what the repository it is in serves, and how."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from ..catalog.errors import RepositoryError
+from .configuration import backend_of, read_config
 
 
 def about(model_dir: Path) -> Callable[..., dict[str, np.ndarray]]:
-    """Read the certificates beside the model's folder once.
+    """Read the certificates and configurations beside the model's folder once.
 
     Parameters
     ----------
@@ -23,14 +25,20 @@ def about(model_dir: Path) -> Callable[..., dict[str, np.ndarray]]:
     Returns
     -------
     A step that answers every query with UTF-8 JSON, uint8 [n]:
-    ``{"hilum_version": str, "models": {model: certificate}}``.
+    ``{"hilum_version": str, "models": {model: certificate}, "served_by": {model: backend}}``.
 
     Raises
     ------
     RepositoryError
         When a certificate is not JSON.
     """
-    text = json.dumps({"hilum_version": _version(), "models": _certificates(model_dir.parent)})
+    certificates = _certificates(model_dir.parent)
+    told = {
+        "hilum_version": _version(),
+        "models": certificates,
+        "served_by": _backends(model_dir.parent, certificates),
+    }
+    text = json.dumps(told)
     encoded = np.frombuffer(text.encode("utf-8"), np.uint8)
 
     def answer(query: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG001 - one query so far
@@ -50,6 +58,16 @@ def _certificates(repository: Path) -> dict[str, object]:
                 raise RepositoryError(
                     f"{file} is not JSON ({failure}); write it again with `hilum export`"
                 ) from failure
+    return found
+
+
+def _backends(repository: Path, models: Iterable[str]) -> dict[str, str]:
+    """By model, ``onnxruntime`` or ``tensorrt``; without those that no configuration tells."""
+    found: dict[str, str] = {}
+    for model in models:
+        # One that cannot be read is for the server to judge: a report only lacks a word then.
+        with contextlib.suppress(RepositoryError):
+            found[model] = backend_of(read_config(repository / model / "config.pbtxt"))
     return found
 
 

@@ -134,12 +134,16 @@ class PlanRecord:
         Of ``model.plan``: a plan is code, and is loaded only as it was built.
     hilum_version
         Which Hilum built it.
+    context_bytes
+        By profile, GPU memory that an execution context takes for what lies between input and
+        output; None where the builder did not tell.
     """
 
     fingerprint: Fingerprint
     plan_sha256: str
     plan_bytes: int
     hilum_version: str
+    context_bytes: tuple[int, ...] | None = None
 
     def as_json(self) -> str:
         """The text of ``plan.json``."""
@@ -156,13 +160,15 @@ class PlanRecord:
         """
         try:
             read = json.loads(text)
+            contexts = read.get("context_bytes")
             return cls(
                 _fingerprint(read["fingerprint"]),
                 str(read["plan_sha256"]),
                 int(read["plan_bytes"]),
                 str(read["hilum_version"]),
+                None if contexts is None else tuple(map(int, contexts)),
             )
-        except (ValueError, KeyError, TypeError) as broken:
+        except (ValueError, KeyError, TypeError, AttributeError) as broken:
             raise ServerError(f"not the record of a plan ({broken!r})") from broken
 
 
@@ -219,6 +225,18 @@ def find_engines(repository: Path, deep: bool = True) -> list[Engine]:
         for folder in folders
         if _serves_plan(folder)
     ]
+
+
+def context_bytes(repository: Path) -> dict[str, int]:
+    """GPU memory of an instance's contexts by model, of the whole engines whose record tells it.
+
+    The numbers are the plan's own: they hold for whatever else the plan does not fit.
+    """
+    return {
+        engine.model: sum(engine.record.context_bytes)
+        for engine in find_engines(repository, deep=False)
+        if engine.intact and engine.record and engine.record.context_bytes is not None
+    }
 
 
 def _wanted_flags(repository: Path) -> dict[str, tuple[str, ...]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from ..catalog.errors import ServerError
-from .configuration import ModelConfig
+from .configuration import ModelConfig, backend_of, model_file
+from .engines import context_bytes
 
 MiB = 1024 * 1024
 
@@ -14,17 +16,44 @@ LONGEST, SLAB = 512, 40
 """What lengths of -1 count as: the side of a CT; the first of several of a network, which makes a
 slab, as many slices."""
 
-USABLE = 0.5
-"""Share of a GPU's free memory that is given away. What networks compute between input and output
-is not known before they run; the rest is left to that, and to CUDA. An estimate: not yet measured
-on a GPU."""
+ESTIMATED, TOLD = 0.5, 0.9
+"""How much of the memory that is set aside for a network may be what is known of its need.
+
+Of networks with ONNX Runtime, and of engines whose record does not tell, weights and the tensors at
+the border are known; what they compute in between is not known before they run, and half is left to
+that and to CUDA. A TensorRT engine tells what it takes in between. A tenth is left to what it does
+not tell: the code of its kernels, CUDA graphs, CUDA itself and Triton's pools. Both shares are
+estimates. Not yet run on a GPU."""
 
 _BYTES = {"BOOL": 1, "UINT8": 1, "INT8": 1, "INT32": 4, "FP32": 4, "INT64": 8, "FP64": 8}
 _OTHER = 2
 
 
-def network_need(config: ModelConfig, file_bytes: int, instances: int) -> int:
-    """Bytes of a GPU that a network holds for certain: weights, and the tensors at its border.
+def network_needs(repository: Path, networks: Iterable[tuple[ModelConfig, int]]) -> dict[str, int]:
+    """`network_need` by model; Python steps and ensembles need no GPU and are left out.
+
+    Parameters
+    ----------
+    networks
+        Configurations as they are in the `repository`, each with its copies on each GPU.
+    """
+    told, needs = context_bytes(repository), dict[str, int]()
+    for config, instances in networks:
+        if (file := model_file(config)) and backend_of(config) != "python":
+            found = (repository / config.name).glob(f"[0-9]*/{file}")
+            size = max(version.stat().st_size for version in found)
+            needs[config.name] = network_need(config, size, instances, told.get(config.name))
+    return needs
+
+
+def network_need(
+    config: ModelConfig, file_bytes: int, instances: int, contexts: int | None = None
+) -> int:
+    """Bytes of a GPU's free memory to set aside for a network.
+
+    Each of its instances holds its weights: Triton's TensorRT backend shares an engine between
+    instances only where no axis is free, and in every engine of Hilum the batch or the slab is.
+    An instance of an engine has one execution context for each of its profiles.
 
     Parameters
     ----------
@@ -32,10 +61,14 @@ def network_need(config: ModelConfig, file_bytes: int, instances: int) -> int:
         Size of its ONNX file or engine.
     instances
         Copies on each GPU.
+    contexts
+        Bytes of the execution contexts of one instance; None where that is not known.
     """
     batch = max(1, config.max_batch_size)
-    tensors = sum(_tensor_bytes(t) for t in (*config.input, *config.output))
-    return instances * (file_bytes + batch * tensors)
+    known = file_bytes + batch * sum(_tensor_bytes(t) for t in (*config.input, *config.output))
+    if contexts is None:
+        return math.ceil(instances * known / ESTIMATED)
+    return math.ceil(instances * (known + contexts) / TOLD)
 
 
 def place(needs: Mapping[str, int], free: Sequence[int]) -> dict[str, tuple[int, ...]]:
@@ -48,16 +81,16 @@ def place(needs: Mapping[str, int], free: Sequence[int]) -> dict[str, tuple[int,
     Parameters
     ----------
     needs
-        Bytes by model.
+        Bytes to set aside, by model.
     free
-        Bytes by GPU.
+        Free bytes, by GPU.
 
     Raises
     ------
     ServerError
         When a network fits no GPU; the message says which one, and what is left for it.
     """
-    left = [int(USABLE * bytes_) for bytes_ in free]
+    left = list(free)
     order = sorted(needs, key=lambda name: (-needs[name], name))
     chosen: dict[str, set[int]] = {}
     for name in order:
@@ -76,10 +109,10 @@ def place(needs: Mapping[str, int], free: Sequence[int]) -> dict[str, tuple[int,
 
 def _does_not_fit(name: str, need: int, gpu: int, left: int, free: int) -> str:
     return (
-        f"{name} fits no GPU: it needs {math.ceil(need / MiB)} MiB, and the emptiest, GPU {gpu}, "
-        f"has {max(0, left) // MiB} MiB left for it (of {free // MiB} MiB free, {USABLE:.0%} of "
-        "which are given to networks); serve fewer models (--model) or instances (--instances), "
-        "end what else uses the GPU, or add one (--gpus)"
+        f"{name} fits no GPU: {math.ceil(need / MiB)} MiB are to be set aside for it, and the "
+        f"emptiest, GPU {gpu}, has {left // MiB} MiB left (of {free // MiB} MiB free); serve fewer "
+        "models (--model) or instances (--instances), end what else uses the GPU, or add one "
+        "(--gpus)"
     )
 
 

@@ -25,7 +25,7 @@ from .configuration import (
     write_config,
 )
 from .gpus import devices
-from .placement import MiB, network_need, place
+from .placement import MiB, network_needs, place
 
 _CPU_CORES_PER_INSTANCE = 8
 """More threads than these add little to one image; further cores get an instance of their own."""
@@ -190,13 +190,8 @@ def _places(
     """GPUs of each network; empty where networks run on the CPU or Triton places them."""
     if not (resources.gpu and resources.gpu_free):
         return {}
-    needs: dict[str, int] = {}
-    for config in configs:
-        if (name := model_file(config)) and backend_of(config) != "python":
-            files = (source / config.name).glob(f"[0-9]*/{name}")
-            size = max(file.stat().st_size for file in files)
-            needs[config.name] = network_need(config, size, _instances(config.name, resources))
-    return place(needs, resources.gpu_free)
+    counted = [(config, _instances(config.name, resources)) for config in configs]
+    return place(network_needs(source, counted), resources.gpu_free)
 
 
 def _instances(name: str, resources: Resources) -> int:

@@ -210,7 +210,11 @@ def _report(
             f"(hilum export {pipeline.system.name}) and start the server anew"
         )
     about = client.about() or {"models": {}}
-    weights = [weights_entry(m, about["models"].get(m)) for m in pipeline.networks(options)]
+    known, served_by = about["models"], about.get("served_by", {})
+    weights = [
+        weights_entry(model, known.get(model), served_by.get(model))
+        for model in pipeline.networks(options)
+    ]
     report = Report.begin(
         common.out_dir,
         system=pipeline.system.name,

@@ -157,10 +157,11 @@ class How:
         """Most slices of a slab of one direction."""
         if self.slab_slices:
             return self.slab_slices
-        height, width = (shape[axis] for axis in catalog.IMAGE_AXES[direction])
+        longer = max(shape[axis] for axis in catalog.IMAGE_AXES[direction])
+        side = next((plane for plane in catalog.PLANES if plane >= longer), longer)
         count = shape[catalog.DIRECTIONS.index(direction)]
         voxels = CPU_SLAB_VOXELS if self.on_cpu else SLAB_VOXELS
-        most = min(voxels // (height * width), MOST_SLICES, -(-count // LEAST_SLABS))
+        most = min(voxels // side**2, MOST_SLICES, -(-count // LEAST_SLABS))
         return max(most, 1)
 
 

@@ -72,6 +72,23 @@ class Fingerprint:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One run of an engine.
+
+    Attributes
+    ----------
+    outputs
+        NumPy arrays by name.
+    context_bytes
+        By profile, GPU memory that an execution context takes for what lies between input and
+        output.
+    """
+
+    outputs: Mapping[str, Any]
+    context_bytes: Sequence[int]
+
+
 class Builder(Protocol):
     """What builds engines and runs them."""
 
@@ -89,8 +106,8 @@ class Builder(Protocol):
         """Build one engine into the file `plan`."""
         ...
 
-    def run(self, plan: Path, reference: Path, prefix: str) -> Mapping[str, Any] | None:
-        """Outputs of an engine for the stored inputs whose names begin with `prefix`.
+    def run(self, plan: Path, reference: Path, prefix: str) -> Tried | None:
+        """Run an engine on the stored inputs whose names begin with `prefix`.
 
         None where there is no GPU to run it on.
 
@@ -206,11 +223,11 @@ def _one(
     with tempfile.TemporaryDirectory(prefix=".engine-", dir=repository) as folder:
         plan = Path(folder) / ENGINE_FILE
         outcome = builder.build(engine, onnx, plan)
-        reason, parity = failure(outcome), None
+        reason, told = failure(outcome), dict[str, Any]()
         if not reason:
-            parity, reason = _parity(engine, version, builder, plan)
+            told, reason = _try(engine, version, builder, plan)
         if not reason:
-            publish(plan, version, wanted, outcome, parity)
+            publish(plan, version, wanted, outcome, told)
             _serve(repository, restored(engine))
             size = (version / ENGINE_FILE).stat().st_size
             return Built(engine.model, "built", "", outcome.seconds, size)
@@ -245,11 +262,16 @@ def publish(
     version: Path,
     wanted: Fingerprint,
     outcome: Outcome,
-    parity: Mapping[str, Any] | None,
+    tried: Mapping[str, Any],
 ) -> None:
     """Put a built engine in its place: the engine, then the record that makes it valid.
 
     Whoever looks between the two sees an engine that is not that of its record, and no valid one.
+
+    Parameters
+    ----------
+    tried
+        What a run of it told, for the record.
     """
     record = {
         "fingerprint": asdict(wanted),
@@ -257,7 +279,7 @@ def publish(
         "plan_bytes": plan.stat().st_size,
         "hilum_version": versions()["hilum"],
         "build_seconds": round(outcome.seconds, 1),
-        "parity": parity,
+        **tried,
     }
     with plan.open("rb") as written:
         os.fsync(written.fileno())
@@ -265,22 +287,28 @@ def publish(
     write_json(version / FINGERPRINT_FILE, record)
 
 
-def _parity(
-    engine: Engine, version: Path, builder: Builder, plan: Path
-) -> tuple[dict[str, Any] | None, str]:
-    """The certificate of an engine against its ONNX file, and why it must not be served."""
+def _try(engine: Engine, version: Path, builder: Builder, plan: Path) -> tuple[dict[str, Any], str]:
+    """What a run of an engine tells for its record, and why it must not be served.
+
+    ``parity``: its certificate against its ONNX file; ``context_bytes``: the memory it takes. Both
+    are None where there is no GPU to run it on.
+    """
+    nothing = {"parity": None, "context_bytes": None}
     reference = version / REFERENCE_FILE
     if not reference.is_file():
-        return None, f"1/{REFERENCE_FILE} is missing, so it cannot be compared; export it again"
+        return nothing, f"1/{REFERENCE_FILE} is missing, so it cannot be compared; export it again"
     try:
-        got = builder.run(plan, reference, INPUT)
+        tried = builder.run(plan, reference, INPUT)
     except ExportError as failed:
-        return None, str(failed)
-    if got is None:
-        return None, ""
-    told, problem = judge(_network(engine, version), engine.precision, got, read_outputs(reference))
-    certificate = {"reference": "ONNX Runtime on model.onnx", "outputs": told}
-    return certificate, f"it does not agree with its ONNX file: {problem}" if problem else ""
+        return nothing, str(failed)
+    if tried is None:
+        return nothing, ""
+    told, problem = judge(
+        _network(engine, version), engine.precision, tried.outputs, read_outputs(reference)
+    )
+    parity = {"reference": "ONNX Runtime on model.onnx", "outputs": told}
+    found = {"parity": parity, "context_bytes": list(tried.context_bytes)}
+    return found, f"it does not agree with its ONNX file: {problem}" if problem else ""
 
 
 def _network(engine: Engine, version: Path) -> Network:

@@ -9,15 +9,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...catalog.errors import ExportError
-from .build import Machine
+from .build import Machine, Tried
 from .plan import OPTIMISATION_LEVEL, Engine
 from .supervise import Limits, Outcome, run_worker
 from .vendor import Order
@@ -87,8 +85,8 @@ class TensorRT:
         )
         return run_worker(asdict(order), self._limits)
 
-    def run(self, plan: Path, reference: Path, prefix: str) -> Mapping[str, Any] | None:
-        """Outputs for the stored inputs; see `Builder`."""
+    def run(self, plan: Path, reference: Path, prefix: str) -> Tried | None:
+        """Outputs for the stored inputs, and the memory that took; see `Builder`."""
         with tempfile.TemporaryDirectory(prefix="hilum-engine-") as folder:
             outputs = Path(folder) / "outputs.npz"
             order = {
@@ -102,7 +100,8 @@ class TensorRT:
             if outcome.result is None:
                 raise ExportError(f"the engine does not run: {outcome.problem}")
             with np.load(outputs) as stored:
-                return {name: stored[name] for name in stored.files}
+                arrays = {name: stored[name] for name in stored.files}
+            return Tried(arrays, outcome.result["context_bytes"])
 
 
 def timing_folder() -> Path:

@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...catalog import Network
-from ...catalog.dlpe import MULTIPLE
+from ...catalog.dlpe import MULTIPLE, PLANES
 from ...catalog.errors import ExportError
 
 Shape = tuple[int, ...]
 
-SLABS = {128: 32, 256: 32, 512: 8}
-"""Slices of the slabs that a client sends, by the side of their planes: what kernels are chosen
-for."""
-
-MOST_SLICES = 32
-"""Longest slab that engines take, margins not counted."""
+SLABS = dict(zip(PLANES, (32, 32, 8), strict=True))
+"""Slices of the longest slabs that a client sends by itself, margins not counted, by the side of
+their planes: what kernels are chosen for, and the most that engines take. An execution context has
+memory for it, whatever is sent."""
 
 SHORTEST, LONGEST = 16, 512
 """Free lengths other than those of slabs: slices of 1 mm."""
@@ -108,7 +106,7 @@ def _slabs(network: Network) -> Iterator[Profile]:
                 name: Range(
                     (1 + margin, MULTIPLE, MULTIPLE),
                     (slices + margin, side, side),
-                    (MOST_SLICES + margin, side, side),
+                    (slices + margin, side, side),
                 )
                 for name, margin in margins.items()
             },

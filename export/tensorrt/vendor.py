@@ -156,8 +156,8 @@ def _keep(file: Path, content: Any) -> None:
     temporary.replace(file)
 
 
-def run(module: str, plan: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Run an engine once on the GPU.
+def run(module: str, plan: Path, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    """Run an engine once on the GPU. Not yet run on a GPU.
 
     Parameters
     ----------
@@ -168,6 +168,8 @@ def run(module: str, plan: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
         NumPy arrays by name of output.
+    list of int
+        By profile, bytes of GPU memory that an execution context takes.
 
     Raises
     ------
@@ -196,7 +198,9 @@ def run(module: str, plan: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if not context.execute_async_v3(stream.ptr):
             raise RuntimeError("the engine did not run")
         stream.synchronize()
-        return {name: cupy.asnumpy(held[name]) for name in names if name not in inputs}
+        outputs = {name: cupy.asnumpy(held[name]) for name in names if name not in inputs}
+    count = engine.num_optimization_profiles
+    return outputs, [engine.get_device_memory_size_for_profile_v2(n) for n in range(count)]
 
 
 def _profile(engine: Any, inputs: Mapping[str, Any]) -> int:

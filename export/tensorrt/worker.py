@@ -27,9 +27,9 @@ def main(order_file: str, result_file: str) -> None:
                 for name in stored.files
                 if name.startswith(order["prefix"])
             }
-        outputs = run(order["module"], Path(order["plan"]), inputs)
+        outputs, context = run(order["module"], Path(order["plan"]), inputs)
         np.savez(order["outputs"], **outputs)
-        result = {"outputs": sorted(outputs)}
+        result = {"outputs": sorted(outputs), "context_bytes": context}
     else:
         result = build(Order(**order))
     Path(result_file).write_text(json.dumps(result), "utf-8")

@@ -18,6 +18,8 @@ from commands import hilum, report_of
 from hilum.catalog import cxr_severity as cxr
 from hilum.catalog.errors import ConnectionFailed, InferenceFailed, RepositoryError
 from hilum.client import Client, ClientPool, Outcome
+from hilum.client.session import Session
+from hilum.client.steps import Steps
 from hilum.preprocessing.phantom import chest_xray
 from hilum.server.launcher import TritonServer
 
@@ -145,6 +147,32 @@ def test_servers_of_different_weights_are_refused(
         pytest.raises(RepositoryError, match="serve different weights of cxr_"),
     ):
         pool.about()
+
+
+def certificate(precision: str) -> dict[str, Any]:
+    return {"weights": {"source": "random", "sha256": "ab"}, "precision": precision}
+
+
+def test_servers_may_differ_in_engines_but_not_in_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = {
+        url: {"models": {"a": certificate("fp16")}, "served_by": {"a": backend}}
+        for url, backend in (("127.0.0.1:1", "tensorrt"), ("127.0.0.1:2", "onnxruntime"))
+    }
+
+    def about(session: Session) -> Steps[dict[str, Any]]:
+        yield from ()
+        return told[session.options.url]
+
+    monkeypatch.setattr(Session, "about", about)  # no server here has TensorRT
+    with ClientPool(list(told)) as pool:
+        found = pool.about()
+        assert found is not None
+        assert found["served_by"] == {"a": "onnxruntime, tensorrt"}
+        told["127.0.0.1:2"]["models"] = {"a": certificate("fp32")}
+        with pytest.raises(RepositoryError, match="weights of a, or the same in another precision"):
+            pool.about()
 
 
 def test_the_command_takes_several_servers(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -19,8 +20,11 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import standins
 from commands import HILUM, hilum, report_of
+from hilum.catalog import SYSTEMS
 from hilum.catalog import cxr_severity as cxr
+from hilum.export.repository import export_system
 from hilum.preprocessing.phantom import chest_xray, write_dicom, write_png
 from hilum.preprocessing.series import open_series
 from hilum.server.arguments import Ports
@@ -37,11 +41,20 @@ def xrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_run_with_a_server_of_its_own(
-    xrays: Path, standin_repository: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def mixed_repository(standin_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-ins, one of them in FP16."""
+    folder = tmp_path_factory.mktemp("mixed")
+    repository = shutil.copytree(standin_repository, folder / "repository")
+    file = standins.write_disease(folder / "manet.onnx", 544, 0.9)
+    system = SYSTEMS["cxr-severity"]
+    export_system(system, repository=repository, onnx={"manet": file}, precision="fp16")
+    return repository
+
+
+def test_run_with_a_server_of_its_own(xrays: Path, mixed_repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = hilum("run", "cxr-severity", xrays, "--out", out, "--repository", standin_repository,
+    done = hilum("run", "cxr-severity", xrays, "--out", out, "--repository", mixed_repository,
                  "--save-arrays")  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = report_of(out)
@@ -50,7 +63,8 @@ def test_run_with_a_server_of_its_own(
     assert [Path(r["input"]).name for r in report["results"]] == sorted(
         p.name for p in xrays.iterdir()
     )
-    assert {w["network"] for w in report["weights"]} == {"lung", "manet"}
+    told = {w["network"]: (w["precision"], w["served_by"]) for w in report["weights"]}
+    assert told == {"lung": ("fp32", "onnxruntime"), "manet": ("fp16", "onnxruntime")}
     assert all(w["source"].startswith("user file") for w in report["weights"])
     assert report["server"]["transport"] == "shm"
     for number, result in enumerate(report["results"], 1):

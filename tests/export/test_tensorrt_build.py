@@ -10,7 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +26,7 @@ from hilum.export.check import check_repository
 from hilum.export.config import parse_config
 from hilum.export.declarations import write_declarations
 from hilum.export.repository import export_system
-from hilum.export.tensorrt.build import Built, Machine, build_engines
+from hilum.export.tensorrt.build import Built, Machine, Tried, build_engines
 from hilum.export.tensorrt.machine import TensorRT, parse_gpus
 from hilum.export.tensorrt.plan import PLAN_FILE, Engine, read_plan
 from hilum.export.tensorrt.reference import judge
@@ -39,6 +39,9 @@ from hilum.server.stage import Resources, configure, stage
 
 SYSTEM = SYSTEMS["cxr-severity"]
 H200 = Machine("10.13.3.9", "NVIDIA H200", "9.0", "580.95.05")
+
+CONTEXTS = (123 << 20, 234 << 20)
+"""Bytes that an execution context of each engine takes."""
 
 
 class OnnxBuilder:
@@ -60,12 +63,12 @@ class OnnxBuilder:
         shutil.copyfile(self.other or onnx, plan)
         return Outcome({"stage": "done", "messages": []}, "", 1.0, 0)
 
-    def run(self, plan: Path, reference: Path, prefix: str) -> Mapping[str, Any] | None:
+    def run(self, plan: Path, reference: Path, prefix: str) -> Tried | None:
         session = ort.InferenceSession(plan, providers=["CPUExecutionProvider"])
         names = [o.name for o in session.get_outputs()]
         with np.load(reference) as stored:
             given = {i.name: stored[f"{prefix}{i.name}"] for i in session.get_inputs()}
-        return dict(zip(names, session.run(names, given), strict=True))
+        return Tried(dict(zip(names, session.run(names, given), strict=True)), CONTEXTS)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +143,7 @@ def test_engines_are_built_once_and_recorded(repository: Path) -> None:
     record = PlanRecord.from_json((repository / "cxr_fpn/1/plan.json").read_text())
     assert record.fingerprint.gpu == "NVIDIA H200"
     assert record.fingerprint.tensorrt == "10.13.3.9"
+    assert record.context_bytes == CONTEXTS
     told = json.loads((repository / "cxr_fpn/1/plan.json").read_text())
     assert set(told["parity"]["outputs"]) == {"mask", "disease", "ungated", "probability"}
     assert all(e.intact and e.record is not None for e in find_engines(repository))

@@ -22,7 +22,7 @@ from hilum.export.tensorrt.plan import (
     restored,
     write_plan,
 )
-from hilum.export.tensorrt.profiles import MOST_SLICES, SLABS, Profile, profiles
+from hilum.export.tensorrt.profiles import SLABS, Profile, profiles
 from hilum.server import engines as server_engines
 
 NETWORKS = {n.model: (s.name, n) for s in SYSTEMS.values() for n in s.networks}
@@ -57,9 +57,14 @@ def test_every_network_has_profiles_that_take_its_example(model: str) -> None:
 
 
 def test_slabs_are_those_that_clients_send() -> None:
-    assert MOST_SLICES == dlpe_views.MOST_SLICES
+    how = dlpe_views.How(0, 0, skip=True)
     for side, slices in SLABS.items():
-        assert slices == min(dlpe_views.MOST_SLICES, dlpe_views.SLAB_VOXELS // side**2)
+        assert how.length((512, side, side), "x") == slices
+    # Whatever the shape, there is a profile that takes the slab.
+    for height in range(16, 513, 16):
+        for width in range(16, 513, 16):
+            sent = how.length((height, width, 512), "z")
+            assert any(sent <= most and max(height, width) <= side for side, most in SLABS.items())
 
 
 def test_slabs_carry_the_margin_of_their_stage_and_channels_do_not() -> None:
@@ -133,11 +138,14 @@ def test_an_engines_configuration_has_the_same_signature(model: str, precision: 
     assert (engine.platform, engine.backend) == ("tensorrt_plan", "tensorrt")
     assert engine.default_model_filename == "model.plan"
     assert list(engine.instance_group[0].profile) == ["0", "1", "2"]
+    (strategy,) = engine.parameters.values()
+    assert strategy.string_value == "ON_PROFILE_CHANGE"
     assert engine.optimization.cuda.graphs
     for field in ("name", "max_batch_size", "input", "output", "model_warmup"):
         assert getattr(engine, field) == getattr(onnx, field), field
     single = model_config(network, network.sizes, EngineConfig(1, graphs=False))
     assert not single.instance_group[0].profile
+    assert not single.parameters
     assert not single.HasField("optimization")
     assert parse_config(str(engine)) == engine
 

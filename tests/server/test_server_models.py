@@ -179,6 +179,7 @@ def test_about_tells_the_certificates(infer):
     answer = infer("hilum_about", query=np.zeros(1, np.uint8)).as_numpy("json")
     told = json.loads(answer.tobytes())
     assert told["models"] == {"double": CERTIFICATE}
+    assert told["served_by"] == {"double": "onnxruntime"}
     assert told["hilum_version"]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -13,11 +15,12 @@ from hilum.client.cli import app
 from hilum.server import facts as gathering
 from hilum.server import gpus as reading
 from hilum.server.configuration import read_config
+from hilum.server.engines import Fingerprint, PlanRecord, context_bytes
 from hilum.server.environment import server_environment
 from hilum.server.find import find_server
 from hilum.server.gpus import Device, choose, parse_devices, visible
 from hilum.server.machine import gpus
-from hilum.server.placement import USABLE, MiB, network_need, place
+from hilum.server.placement import ESTIMATED, TOLD, MiB, network_need, network_needs, place
 from hilum.server.stage import Resources, stage
 from typer.testing import CliRunner
 
@@ -32,8 +35,8 @@ H200, BUSY, T4 = parse_devices(RECORDED)
 
 
 def free(*gigabytes: float) -> list[int]:
-    """Free bytes of GPUs of which networks get so much."""
-    return [int(g * GiB / USABLE) for g in gigabytes]
+    """Free bytes of GPUs."""
+    return [int(g * GiB) for g in gigabytes]
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
@@ -69,14 +72,14 @@ def test_the_largest_goes_where_most_is_free() -> None:
 @pytest.mark.parametrize(
     ("gigabytes", "name", "told"),
     [
-        ([1.0], "large", "needs 2048 MiB, and the emptiest, GPU 0, has 1024 MiB left"),
-        ([2.5], "small", "needs 1024 MiB, and the emptiest, GPU 0, has 512 MiB left"),
-        ([2.0, 0.5], "small", "needs 1024 MiB, and the emptiest, GPU 1, has 512 MiB left"),
-        ([1.5] * 8, "large", "needs 2048 MiB, and the emptiest, GPU 0, has 1536 MiB left"),
+        ([1.0], "large", "2048 .*, and the emptiest, GPU 0, has 1024 MiB left .of 1024 MiB free"),
+        ([2.5], "small", "1024 .*, and the emptiest, GPU 0, has 512 MiB left .of 2560 MiB free"),
+        ([2.0, 0.5], "small", "1024 .*, and the emptiest, GPU 1, has 512 MiB left .of 512 MiB"),
+        ([1.5] * 8, "large", "2048 .*, and the emptiest, GPU 0, has 1536 MiB left"),
     ],
 )
 def test_what_does_not_fit_is_named(gigabytes: list[float], name: str, told: str) -> None:
-    with pytest.raises(ServerError, match=f"{name} fits no GPU: it {told}.*--model.*--gpus"):
+    with pytest.raises(ServerError, match=f"{name} fits no GPU: {told}.*--model.*--gpus"):
         place({"small": GiB, "large": 2 * GiB}, free(*gigabytes))
 
 
@@ -100,9 +103,77 @@ def exported(folder: Path) -> Path:
 def test_the_need_is_weights_and_tensors_of_the_largest_batch(tmp_path: Path) -> None:
     folder = exported(tmp_path)
     batched, slab = (read_config(folder / n / "config.pbtxt") for n in ("cxr_lung", "dlpe_lung_x"))
-    assert network_need(batched, 1000, 1) == 1000 + 8 * 3 * 4
-    assert network_need(batched, 1000, 3) == 3 * (1000 + 8 * 3 * 4)
-    assert network_need(slab, 0, 1) == 40 * 512 * 512 * (2 + 1)
+    assert network_need(batched, 1000, 1) * ESTIMATED == 1000 + 8 * 3 * 4
+    assert network_need(batched, 1000, 3) * ESTIMATED == 3 * (1000 + 8 * 3 * 4)
+    assert network_need(slab, 0, 1) * ESTIMATED == 40 * 512 * 512 * (2 + 1)
+
+
+def with_engine(repository: Path, name: str, *contexts: int) -> Path:
+    """A network that an engine serves, with the record of its builder."""
+    version = repository / name / "1"
+    version.mkdir(parents=True)
+    (version.parent / "config.pbtxt").write_text(
+        "platform: 'tensorrt_plan'\nmax_batch_size: 8\n"
+        "input { name: 'x' data_type: TYPE_FP32 dims: 3 }\n"
+    )
+    plan = b"plan" * 250
+    (version / "model.plan").write_bytes(plan)
+    built = Fingerprint("ab" * 32, "10.13.3.9", "NVIDIA H200", "9.0", "580.95.05", ())
+    digest = hashlib.sha256(plan).hexdigest()
+    record = PlanRecord(built, digest, len(plan), "0.1.0", contexts or None)
+    (version / "plan.json").write_text(record.as_json())
+    return version
+
+
+BORDER = 8 * 3 * 4
+"""Bytes of the tensors of `with_engine`."""
+
+
+@pytest.mark.parametrize("contexts", [(2 * GiB,), (GiB // 8, GiB // 2, 2 * GiB)])
+def test_what_an_engine_tells_counts_for_every_context(
+    tmp_path: Path, contexts: tuple[int, ...]
+) -> None:
+    with_engine(tmp_path, "cxr_manet", *contexts)
+    config = read_config(tmp_path / "cxr_manet" / "config.pbtxt")
+    needs = network_needs(tmp_path, [(config, 2)])
+    known = 2 * (1000 + BORDER + sum(contexts))
+    assert needs == {"cxr_manet": pytest.approx(known / TOLD, abs=1)}
+
+
+def test_engines_that_do_not_tell_are_estimated(tmp_path: Path) -> None:
+    with_engine(tmp_path, "silent")
+    old = with_engine(tmp_path, "old") / "plan.json"
+    told = json.loads(old.read_text())
+    del told["context_bytes"]  # as records were before it was told
+    old.write_text(json.dumps(told))
+    (with_engine(tmp_path, "damaged", 2 * GiB) / "model.plan").write_bytes(b"plan" * 251)
+    unread = with_engine(tmp_path, "unread") / "plan.json"
+    unread.write_text(json.dumps(told | {"context_bytes": ["much"]}))
+    with_engine(tmp_path, "replaced", 2 * GiB).parent.joinpath("config.pbtxt").write_text(
+        "backend: 'onnxruntime'\nmax_batch_size: 8\n"
+        "input { name: 'x' data_type: TYPE_FP32 dims: 3 }\n"
+    )
+    (tmp_path / "replaced" / "1" / "model.onnx").write_bytes(b"onnx" * 250)
+    with_engine(tmp_path, "told", 2 * GiB)
+    assert context_bytes(tmp_path) == {"told": 2 * GiB}
+    configs = [read_config(file) for file in sorted(tmp_path.glob("*/config.pbtxt"))]
+    needs = network_needs(tmp_path, [(config, 1) for config in configs])
+    assert needs.pop("told") > 2 * GiB
+    assert needs.pop("damaged") * ESTIMATED == 1004 + BORDER
+    assert set(needs) == {"old", "replaced", "silent", "unread"}
+    assert {need * ESTIMATED for need in needs.values()} == {1000 + BORDER}
+
+
+def test_engines_are_placed_by_what_they_tell(tmp_path: Path) -> None:
+    source = tmp_path / "built"
+    for name in ("large", "small"):
+        with_engine(source, name, GiB if name == "large" else GiB // 4)
+    resources = Resources(True, 1, 1, 1, 1, 4, gpu_free=tuple(free(1.2, 0.5)))
+    staged = stage(source, tmp_path / "run", resources)
+    assert groups(staged.folder, "large")[2] == [0]
+    assert groups(staged.folder, "small")[2] == [1]
+    with pytest.raises(ServerError, match="large fits no GPU: 1138 MiB"):
+        stage(source, tmp_path / "tight", dataclasses.replace(resources, gpu_free=(GiB,)))
 
 
 def test_a_server_numbers_gpus_as_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

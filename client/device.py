@@ -65,7 +65,7 @@ class Device:
             return given
         if given == "cpu":
             return cls()
-        count, obstacle = _gpus()
+        count, obstacle = gpus()
         if given == "auto":
             return cls(0) if count else cls()
         found = _GPU.fullmatch(given)
@@ -135,11 +135,14 @@ CPU = Device()
 
 
 @lru_cache(maxsize=1)
-def _gpus() -> tuple[int, str | None]:
-    """How many GPUs CuPy sees, and why it can use none."""
+def gpus() -> tuple[int, str | None]:
+    """How many GPUs CuPy sees, and why it can use none, in one line."""
     try:
         cupy = importlib.import_module("cupy")
         count = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:  # noqa: BLE001 - CuPy has errors of its own for missing drivers
-        return 0, f"{type(error).__name__}: {error}"
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # CuPy wraps what it fails to import in a page of advice
+            cause = cause.__cause__
+        return 0, f"{type(cause).__name__}: {' '.join(str(cause).split())}"
     return count, None if count else "CuPy sees no GPU"

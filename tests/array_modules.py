@@ -7,11 +7,13 @@ contiguous input, or changes what it was given, is caught as well.
 from __future__ import annotations
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import array_api_compat
 import numpy as np
 import pytest
 from hilum.preprocessing.arrays import to_host
@@ -77,6 +79,51 @@ def check_refused(case: Case) -> None:
     with warnings.catch_warnings(), pytest.raises(REFUSED):
         warnings.simplefilter("ignore", UserWarning)  # that a type is not the standard's
         case.function(*on(imported(STRICT), case.arguments), **case.options)
+
+
+class CupySignatures:
+    """NumPy's functions, called only as CuPy's can be: it must be installed, a GPU is not needed.
+
+    Attributes
+    ----------
+    called
+        Names of the functions.
+    """
+
+    __name__ = "array_api_compat.numpy"
+
+    def __init__(self) -> None:
+        self._numpy = importlib.import_module("array_api_compat.numpy")
+        self._cupy = importlib.import_module("array_api_compat.cupy")
+        self.called = set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        ours, theirs = getattr(self._numpy, name), getattr(self._cupy, name)
+        if isinstance(ours, type) or not callable(ours):
+            return ours
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.called.add(name)
+            if isinstance(theirs, importlib.import_module("cupy").ufunc):
+                assert set(options) <= {"out", "dtype", "casting"}, name
+            else:
+                inspect.signature(theirs).bind(*arguments, **options)
+            return ours(*arguments, **options)
+
+        return call
+
+
+def check_cupy_signatures(cases: Iterable[Case], monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Run cases on NumPy's arrays; fails where CuPy has no such function or argument.
+
+    Returns the names of the functions that were called.
+    """
+    pytest.importorskip("cupy")
+    module = CupySignatures()
+    monkeypatch.setattr(array_api_compat, "array_namespace", lambda *_arrays: module)
+    for case in cases:
+        case.function(*case.arguments, **case.options)
+    return module.called
 
 
 def imported(module: str) -> Any:

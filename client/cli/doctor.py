@@ -126,15 +126,18 @@ def _arrays(gpu: bool) -> Iterator[Finding]:
 
     if not gpu:
         return
-    if importlib.util.find_spec("cupy") is None:
+    from ..device import gpus
+
+    count, obstacle = gpus()
+    if obstacle is None:
+        yield Finding(Level.OK, f"CuPy sees {count} GPU(s)")
+    else:
         yield Finding(
             Level.NOTE,
-            "no CuPy",
+            f"CuPy cannot be used ({obstacle})",
             "array work of the client runs on the CPU",
-            "pip install 'hilum[gpu]'",
+            "pip install 'hilum[gpu]', for this CUDA and this NumPy (CuPy 14 needs NumPy 2)",
         )
-    else:
-        yield Finding(Level.OK, f"CuPy {_version('cupy-cuda13x') or ''}".strip())
 
 
 def _weights() -> Iterator[Finding]:

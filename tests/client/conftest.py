@@ -13,6 +13,7 @@ import onnx
 import pytest
 import standins
 from angel_slices import SIDE
+from array_modules import CUPY, imported
 from hilum.catalog import SYSTEMS
 from hilum.client.listener import Listener, identify
 from hilum.export.repository import export_system
@@ -109,8 +110,8 @@ def _write_python(folder: Path, code: str, **config: object) -> None:
 
 @pytest.fixture(scope="session")
 def cupy() -> Any:
-    """CuPy, where it is installed; a test's first fixture, so that nothing starts in vain."""
-    return pytest.importorskip("cupy")
+    """CuPy, where it finds a GPU; a test's first fixture, so that nothing starts in vain."""
+    return imported(CUPY)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,21 @@ def test_without_a_gpu() -> None:
     assert Device.of("auto") == CPU
     with pytest.raises(InputError, match=r"cuda:0 cannot be used: .*extra 'gpu'.*device cpu"):
         Device.of("cuda:0")
+
+
+def test_why_cupy_cannot_be_used_is_told_in_a_line(tmp_path: Path) -> None:
+    """CuPy wraps what fails below it in a page of advice; doctor tells the cause."""
+    (tmp_path / "cupy.py").write_text(
+        "try:\n    raise ImportError('numpy.core failed\\nto import')\n"
+        "except ImportError as low:\n    raise ImportError('=====\\nadvice\\n=====') from low\n"
+    )
+    program = "from hilum.client.cli.doctor import _arrays; print(*map(str, _arrays(True)))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("CuPy cannot be used (ImportError: numpy.core failed to import)")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from array_modules import Case, check, check_refused, only_beyond, parameters
+from array_modules import Case, check, check_cupy_signatures, check_refused, only_beyond, parameters
 from hilum.catalog import dlpe as catalog
 from hilum.postprocessing.boxes import assess_slice
 from hilum.postprocessing.components import components, count_components
@@ -230,3 +230,7 @@ def test_a_step_is_the_same_on(case: Case, module: str) -> None:
 @pytest.mark.parametrize("case", only_beyond(CASES))
 def test_what_is_said_to_be_beyond_the_standard_is(case: Case) -> None:
     check_refused(case)
+
+
+def test_cupy_has_what_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(check_cupy_signatures(CASES, monkeypatch)) > 10

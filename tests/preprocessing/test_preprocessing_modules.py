@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from array_modules import Case, check, check_refused, only_beyond, parameters
+from array_modules import Case, check, check_cupy_signatures, check_refused, only_beyond, parameters
 from hilum.catalog.ct_angel import Window
 from hilum.preprocessing.arrays import as_bool, as_uint8, namespace
 from hilum.preprocessing.covid_mtl import common_box, network_window, window_share
@@ -186,3 +186,7 @@ def test_a_step_is_the_same_on(case: Case, module: str) -> None:
 @pytest.mark.parametrize("case", only_beyond(CASES))
 def test_what_is_said_to_be_beyond_the_standard_is(case: Case) -> None:
     check_refused(case)
+
+
+def test_cupy_has_what_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(check_cupy_signatures(CASES, monkeypatch)) > 10

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from hilum.catalog import SYSTEMS
 from hilum.catalog.errors import ExportError
 from hilum.export.certificate import sha256_of
 from hilum.export.repository import export_system
+from hilum.export.tensorrt import vendor
 from hilum.export.tensorrt.build import Machine, build_engines
 from hilum.export.tensorrt.check import (
     CAPABILITY,
@@ -204,6 +209,35 @@ def test_an_int8_graph_passes(found: None, tmp_path: Path) -> None:
     ((_, checked, _),) = check_graphs(jobs, tmp_path, limits=LIMITS)
     assert (checked.status, checked.reason, checked.precision) == ("ok", "", "int8")
     assert "- dlpe int8: lung_x" in (tmp_path / "report.md").read_text()
+
+
+def test_what_a_run_calls_is_there(found: None) -> None:
+    """The names in `vendor.run`, on the objects of NVIDIA's module; running needs a GPU."""
+    called = {
+        "ICudaEngine": (
+            "num_io_tensors", "get_tensor_name", "get_tensor_dtype", "create_execution_context",
+            "num_optimization_profiles", "get_tensor_profile_shape",
+            "get_device_memory_size_for_profile_v2",
+        ),
+        "IExecutionContext": (
+            "set_optimization_profile_async", "set_input_shape", "get_tensor_shape",
+            "set_tensor_address", "execute_async_v3",
+        ),
+        "Runtime": ("deserialize_cuda_engine",),
+    }  # fmt: skip
+    source = inspect.getsource(vendor.run) + inspect.getsource(vendor._profile)
+    assert all(f".{name}" in source for names in called.values() for name in names)
+    program = (
+        "import json, sys, tensorrt_rtx as t\n"
+        "called = json.loads(sys.argv[1])\n"
+        "print([n for c in called for n in called[c] if not hasattr(getattr(t, c), n)])"
+    )
+    path = {"PYTHONPATH": os.environ.get(VARIABLE, "")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(called)],
+        env=os.environ | path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]"
 
 
 class AheadOfTime:

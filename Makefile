@@ -34,8 +34,8 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  --ignore tests/benchmarks
 
-# Every network at every precision through NVIDIA's parser and compiler: no GPU, but an hour of two
-# cores; what has passed is not done again. SYSTEMS="lungmask dlpe" checks only these.
+# Every network at every precision through NVIDIA's parser and compiler: no GPU, but 40 minutes of
+# two cores; what has passed is not done again. SYSTEMS="lungmask dlpe" checks only these.
 TENSORRT ?= out/tensorrt-rtx
 check-tensorrt: install $(TENSORRT)/.installed
 	HILUM_TENSORRT=$(TENSORRT) $(BIN)/hilum engines check $(SYSTEMS) --out out/tensorrt-check

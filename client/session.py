@@ -146,7 +146,7 @@ class Session:
             return (yield from self.transport.send(request))
 
         started = time.perf_counter()
-        with span("request", model=model):
+        with span("request", whole=True, model=model):
             answer = yield from self._retried(attempt, model, deadline_s)
         self._seen.add(model)
         return Inference(answer.outputs, answer.transport, time.perf_counter() - started, attempts)

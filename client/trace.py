@@ -12,6 +12,7 @@ import asyncio
 import json
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .overlap import Interval, Overlap
 from .whole_file import make_folder, whole_file
 
 _PROCESS = 1
@@ -59,8 +61,11 @@ class Trace:
             _active.reset(token)
 
     @contextmanager
-    def span(self, name: str, study: int | None, about: dict[str, Any]) -> Iterator[None]:
+    def span(
+        self, name: str, study: int | None, about: dict[str, Any], *, whole: bool = False
+    ) -> Iterator[None]:
         """Record one span; see the function of this name."""
+        kind = "whole" if whole else "wait" if name == "wait" else "work"
         worker = _worker()
         with self._lock:
             row = self._rows.get(worker)
@@ -75,7 +80,7 @@ class Trace:
             end = time.perf_counter_ns()
             told = about if study is None else {"study": study, **about}
             event = {
-                "name": name, "ph": "X", "pid": _PROCESS, "tid": row.number,
+                "name": name, "cat": kind, "ph": "X", "pid": _PROCESS, "tid": row.number,
                 "ts": (start - self.origin) / 1000, "dur": (end - start) / 1000, "args": told,
             }  # fmt: skip
             with self._lock:
@@ -83,6 +88,16 @@ class Trace:
                 row.depth -= 1
                 if not row.depth:
                     del self._rows[worker]
+
+    def overlap(self) -> Overlap:
+        """How much was done at the same time, so far."""
+        spans = defaultdict[str, list[Interval]](list)
+        with self._lock:
+            for event in self._events:
+                kind = "study" if event["name"] == "study" else event["cat"]
+                start = event["ts"] / 1e6
+                spans[kind].append((start, start + event["dur"] / 1e6))
+        return Overlap.of(spans["study"], spans["wait"], spans["work"])
 
     def save(self, path: Path) -> None:
         """Write the file, which Perfetto and chrome://tracing open; whole or not at all.
@@ -110,16 +125,20 @@ _active: ContextVar[tuple[Trace, int | None] | None] = ContextVar("hilum_trace",
 _NOTHING = nullcontext()
 
 
-def span(name: str, **about: Any) -> AbstractContextManager[None]:
+def span(name: str, *, whole: bool = False, **about: Any) -> AbstractContextManager[None]:
     """Record what is done meanwhile, where a trace is recorded.
 
     Parameters
     ----------
+    name
+        ``wait`` is that a request is under way.
+    whole
+        What is done meanwhile has spans of its own; this one counts for nothing by itself.
     **about
         Numbers and words for whoever looks at the span; nothing that comes from a study.
     """
     active = _active.get()
-    return _NOTHING if active is None else active[0].span(name, active[1], about)
+    return _NOTHING if active is None else active[0].span(name, active[1], about, whole=whole)
 
 
 @contextmanager
@@ -131,7 +150,7 @@ def study(number: int) -> Iterator[None]:
         return
     token = _active.set((active[0], number))
     try:
-        with span("study"):
+        with span("study", whole=True):
             yield
     finally:
         _active.reset(token)

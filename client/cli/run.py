@@ -106,6 +106,7 @@ def _traced(path: Path | None) -> Iterator[None]:
             yield
     finally:
         trace.save(path)
+        err.print(f"Trace: {path}; {trace.overlap()}", markup=False)
 
 
 @contextmanager

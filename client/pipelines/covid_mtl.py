@@ -266,7 +266,7 @@ class _Work:
         heads = [head for head in catalog.HEADS.values() if head.output in outputs]
         wanted = [head.output for head in heads] + [features] * bool(features)
         yield calls.Tell("network", 0, 1)
-        with self._timed("network"):
+        with self._timed("network", whole=True):
             answer = yield from calls.infer(self.options.model, inputs, wanted)
         yield calls.Tell("network", 1, 1)
         found = {head.name: np.array(answer.outputs[head.output][0]) for head in heads}
@@ -305,10 +305,10 @@ class _Work:
         )
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
+    def _timed(self, stage: str, *, whole: bool = False) -> Iterator[None]:
         start = time.perf_counter()
         try:
-            with span(stage):
+            with span(stage, whole=whole):
                 yield
         finally:
             self.seconds[stage] = time.perf_counter() - start

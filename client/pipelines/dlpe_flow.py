@@ -222,7 +222,7 @@ class Flow:
 
     def _views(self, name: str, stage: Stage) -> calls.Steps[dict[str, Array]]:
         self.ledger.published_passes += stage.passes
-        with self.ledger.stage(name):
+        with self.ledger.stage(name, whole=True):
             return (yield from three_views(stage, self.options.how, self.ledger))
 
     def _timed(self, name: str, function: Callable[[], T]) -> calls.Steps[T]:

@@ -45,11 +45,11 @@ class Ledger:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Take the time of a stage; a stage may come in several parts."""
+    def stage(self, name: str, *, whole: bool = False) -> Iterator[None]:
+        """Take the time of a stage, which may come in several parts; `whole` as in `trace.span`."""
         start = time.perf_counter()
         try:
-            with span(name):
+            with span(name, whole=whole):
                 yield
         finally:
             self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import time
 from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from commands import hilum
 from hilum.client.async_client import AsyncClient
+from hilum.client.overlap import Overlap
 from hilum.client.trace import Trace, span, study
 from hilum.preprocessing.phantom_ct import chest_ct
 from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
@@ -104,6 +107,55 @@ def test_spans_nest_and_cover_their_study(traced: Path) -> None:
 def test_requests_overlap(traced: Path) -> None:
     requests = sorted((e for e in spans(traced) if e["name"] == "wait"), key=lambda e: e["ts"])
     assert any(b["ts"] < a["end"] and a["tid"] != b["tid"] for a, b in pairwise(requests))
+
+
+def test_overlap_of_spans() -> None:
+    """Two requests at once for a second of four, work before, during and after."""
+    studies = [(0.0, 3.0), (1.0, 4.0)]
+    waits = [(1.0, 2.0), (1.0, 3.0)]
+    work = [(0.0, 1.0), (0.5, 1.5), (2.5, 3.25), (2.75, 3.0)]
+    found = Overlap.of(studies, waits, work)
+    assert found == Overlap(4.0, waiting=0.5, requests=0.75, working=2.25 / 4, hidden=1 / 2.25,
+                            idle=0.75 / 4)  # fmt: skip
+    assert str(found) == (
+        "4.0 s; requests under way 50% of it, 0.8 at once on average; the client at work 56%, 44% "
+        "of that while requests were under way; neither 19%"
+    )
+    assert Overlap.of([], [], []) == Overlap(0, 0, 0, 0, 0, 0)
+
+
+def test_overlap_is_that_of_the_recorded_spans() -> None:
+    trace = Trace()
+    with trace.recorded(), study(1):
+        with span("request", whole=True, model="a"):
+            with span("encode"):
+                time.sleep(0.02)
+            with span("wait"):
+                time.sleep(0.06)
+        time.sleep(0.02)
+    found = trace.overlap()
+    waiting, working, idle = (
+        share * found.seconds for share in (found.waiting, found.working, found.idle)
+    )
+    assert waiting >= 0.06 and working >= 0.02 and idle >= 0.02
+    assert waiting + working + idle == pytest.approx(found.seconds)
+    assert found.hidden == 0
+
+
+def test_the_command_tells_the_overlap(
+    ct_server: TritonServer, series: list[Path], tmp_path: Path
+) -> None:
+    done = hilum(
+        "run", "lungmask", series[0], "--out", tmp_path, "--url", ct_server.grpc_url,
+        "--trace", tmp_path / "trace.json",
+    )  # fmt: skip
+    assert re.search(r"Trace: .*trace.json; \d+\.\d s; requests under way \d+% of it", done.stderr)
+    kinds = {(e["name"], e["cat"]) for e in spans(tmp_path / "trace.json")}
+    assert kinds == {
+        ("study", "whole"), ("request", "whole"), ("wait", "wait"), ("read", "work"),
+        ("preprocess", "work"), ("encode", "work"), ("decode", "work"), ("postprocess", "work"),
+        ("write", "work"),
+    }  # fmt: skip
 
 
 def test_nothing_tells_the_patient(traced: Path) -> None:

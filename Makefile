@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
 
-.PHONY: install demo test test-load lint format clean check-tensorrt
+.PHONY: install demo test test-load lint format clean check-tensorrt check-cupy
 
 install: $(VENV)/.installed
 
@@ -43,6 +43,16 @@ check-tensorrt: install $(TENSORRT)/.installed
 $(TENSORRT)/.installed: constraints/tensorrt-rtx.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	  --target $(TENSORRT) -r constraints/tensorrt-rtx.txt
+	touch $@
+
+# Whether CuPy has every function that array work calls, with these arguments; needs no GPU.
+CUPY ?= out/cupy
+check-cupy: install $(CUPY)/.installed
+	PYTHONPATH=$(CUPY) $(BIN)/python -m pytest -k cupy_has tests/preprocessing tests/postprocessing
+
+$(CUPY)/.installed: constraints/cupy.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(CUPY) -r constraints/cupy.txt
 	touch $@
 
 # Whole benchmarks on real servers; for a machine that does nothing else.

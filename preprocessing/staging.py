@@ -81,12 +81,16 @@ def decoded_ahead(plane: Plane, order: Sequence[int], xp: Any) -> Iterator[Plane
         return
     threads = min(THREADS, max(1, cores() - 1), len(order))
     buffers = [_Buffer(_host_memory(first.nbytes, xp)) for _ in range(threads + 1)]
-    with ThreadPoolExecutor(threads, thread_name_prefix="hilum-decode") as pool:
-        ahead = _Ahead(plane, order, xp, buffers, pool)
-        try:
-            yield ahead.next
-        finally:
-            ahead.cancel()
+    try:
+        with ThreadPoolExecutor(threads, thread_name_prefix="hilum-decode") as pool:
+            ahead = _Ahead(plane, order, xp, buffers, pool)
+            try:
+                yield ahead.next
+            finally:
+                ahead.cancel()
+    finally:
+        for buffer in buffers:  # whoever gets their memory next would change what is copied
+            buffer.wait()
 
 
 class _Ahead:

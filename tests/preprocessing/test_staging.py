@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import types
 from pathlib import Path
 
 import array_api_strict
@@ -107,6 +109,57 @@ def test_what_lies_elsewhere_than_on_the_host_is_given_as_it_is() -> None:
         assert all(given(index) is planes[index] for index in ORDER)
     with decoded_ahead(numbered, [], array_api_strict):
         pass  # a scan outside the field has no plane to ask for
+
+
+class LateCopies(types.ModuleType):
+    """CuPy as far as copies need it, each of which happens only when somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__("cupy")
+        self.pending: list[tuple[np.ndarray, np.ndarray]] = []
+        self.cuda = types.SimpleNamespace(get_current_stream=lambda: self)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        there = np.full(shape, -1, dtype).view(Late)
+        there.set = lambda values, stream: stream.pending.append((there, values))
+        return there
+
+    def record(self) -> types.SimpleNamespace:
+        until = len(self.pending)
+
+        def synchronize() -> None:
+            for there, values in self.pending[:until]:
+                there[...] = values
+            self.pending[:until] = [(there, there.copy()) for there, _ in self.pending[:until]]
+
+        return types.SimpleNamespace(synchronize=synchronize)
+
+
+class Late(np.ndarray):
+    """An array that can be given `set`."""
+
+
+@pytest.mark.parametrize("taken", [len(ORDER), 4])
+def test_a_buffer_is_kept_until_its_copy_has_ended(
+    monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    """Also that of the last planes, and of a scan that is given up."""
+    cupy = LateCopies()
+    memory: list[np.ndarray] = []
+
+    def empty_pinned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        memory.append(np.empty(shape, dtype))
+        return memory[-1]
+
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "cupyx", types.SimpleNamespace(empty_pinned=empty_pinned))
+    with decoded_ahead(lambda k: numbered(3 * k), ORDER, cupy) as given:
+        found = [given(index) for index in ORDER[:taken]]
+    assert len(memory) == 4  # of three threads, and one that is copied from
+    for held in memory:
+        held[:] = 255
+    for index, array in zip(ORDER, found, strict=False):
+        assert (np.asarray(array) == 3 * index).all()
 
 
 @pytest.mark.parametrize("mode", ["parity", "corrected"])

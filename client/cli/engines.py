@@ -67,7 +67,8 @@ def check(
     memory: Memory = 12,
 ) -> None:
     """Pass graphs through NVIDIA's parser and an ahead-of-time build; needs no GPU."""
-    from ...export.tensorrt.check import PAGE, check_graphs, wanted
+    from ...export.tensorrt.check import PAGE, check_graphs
+    from ...export.tensorrt.graphs import wanted
     from ...export.tensorrt.supervise import Limits
 
     with errors_to_exit_codes():

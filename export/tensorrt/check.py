@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from ...catalog import Arithmetic, Network, System, dlpe
 from ...catalog.errors import ExportError, HilumError
 from ..certificate import MODEL_FILE, as_exported, read_certificate, sha256_of
+from .graphs import Wanted
 from .plan import OPTIMISATION_LEVEL, Engine, engine_of, write_json
 from .supervise import Limits, failure, run_worker
 from .vendor import Order
@@ -27,8 +27,6 @@ MODULE, CAPABILITY = "tensorrt_rtx", "8.9"
 """What builds, and for which compute capability: the newest that TensorRT-RTX and servers share."""
 
 REPORT, PAGE = "report.json", "report.md"
-
-PRECISIONS: tuple[Arithmetic, ...] = get_args(Arithmetic)
 
 Progress = Callable[[str, str], None]
 """Called with the name of a network and what is being done with it."""
@@ -79,58 +77,10 @@ class Checked:
         return (self.onnx_sha256, self.compiler, self.capability, *self.flags)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One graph to check."""
-
-    system: System
-    network: Network
-    precision: Arithmetic
-
-    @property
-    def label(self) -> str:
-        """For progress and reports."""
-        return f"{self.network.model} {self.precision}"
-
-
 def compiler_version() -> str | None:
     """Version of TensorRT-RTX as workers find it, None where it is not installed."""
     outcome = run_worker({"probe": [MODULE]}, Limits(120, 4 << 30))
     return None if outcome.result is None else outcome.result[MODULE]
-
-
-def wanted(
-    systems: Iterable[System], networks: Sequence[str] | None, precisions: Sequence[Arithmetic]
-) -> list[Wanted]:
-    """The graphs of some systems, systems with few networks first; shared networks once.
-
-    INT8 are those of DLPE only.
-
-    Raises
-    ------
-    ExportError
-        When no system has one of the `networks`.
-    """
-    chosen = sorted(systems, key=lambda system: len(system.networks))
-    known = {n.name for s in chosen for n in s.networks}
-    if missing := sorted(set(networks or ()) - known):
-        raise ExportError(f"no network {missing[0]!r}; there are {', '.join(sorted(known))}")
-    found: dict[tuple[str, str], Wanted] = {}
-    for system in chosen:
-        for network in system.networks:
-            if networks is not None and network.name not in networks:
-                continue
-            for precision in precisions_of(system, precisions):
-                wanted_graph = Wanted(system, network, precision)
-                found.setdefault((network.model, precision), wanted_graph)
-    return list(found.values())
-
-
-def precisions_of(
-    system: System, precisions: Sequence[Arithmetic] = PRECISIONS
-) -> list[Arithmetic]:
-    """Those of `precisions` in which networks of a system are exported."""
-    return [p for p in precisions if p != "int8" or system.name == dlpe.SYSTEM.name]
 
 
 def check_graphs(

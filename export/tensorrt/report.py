@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...catalog import SYSTEMS
+from .graphs import precisions_of
 
 if TYPE_CHECKING:
     from .check import Checked
@@ -45,8 +46,6 @@ def page(results: Sequence[Checked]) -> str:
 
 
 def _missing(results: Sequence[Checked]) -> str:
-    from .check import precisions_of
-
     have = {(c.model, c.precision) for c in results}
     lines = []
     for system in SYSTEMS.values():

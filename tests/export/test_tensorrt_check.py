@@ -29,9 +29,9 @@ from hilum.export.tensorrt.check import (
     check_graphs,
     compiler_version,
     read_report,
-    wanted,
     write_report,
 )
+from hilum.export.tensorrt.graphs import wanted
 from hilum.export.tensorrt.plan import Engine
 from hilum.export.tensorrt.quantised import write_quantised
 from hilum.export.tensorrt.supervise import VARIABLE, Limits, Outcome, run_worker

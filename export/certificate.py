@@ -319,6 +319,17 @@ def read_certificate(model_folder: Path) -> dict[str, Any] | None:
     return found
 
 
+def served_file(path: Path, opset: int | None, ir_version: int | None) -> dict[str, Any]:
+    """What a certificate tells about the served file; versions are None for a user's own."""
+    return {
+        "name": path.name,
+        "sha256": sha256_of(path),
+        "bytes": path.stat().st_size,
+        "opset": opset,
+        "ir_version": ir_version,
+    }
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:

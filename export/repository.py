@@ -25,6 +25,7 @@ from .certificate import (
     Parity,
     Weights,
     certificate,
+    served_file,
     sha256_of,
 )
 from .declarations import write_declarations
@@ -181,20 +182,12 @@ def _export_one(job: Job, network: Network, sizes: Mapping[str, int]) -> dict[st
         path = staged / MODEL_FILE
         if isinstance(made.model, Path):
             shutil.copyfile(made.model, path)
-            parity, described = None, {"opset": None, "ir_version": None}
+            parity, file = None, served_file(path, None, None)
         else:
             _write(made.model, path, network)
-            described = {
-                "opset": main_opset(made.model), "ir_version": made.model.ir_version
-            }  # fmt: skip
+            file = served_file(path, main_opset(made.model), made.model.ir_version)
             job.progress(network.name, "comparing")
             parity = _compare(job, network, sizes, path, made)
-        file = {
-            "name": MODEL_FILE,
-            "sha256": sha256_of(path),
-            "bytes": path.stat().st_size,
-            **described,
-        }
         precision = made.precision if parity is not None else "as given"
         found = certificate(
             job.system.name, network, sizes, file, made.weights, precision, parity, made.int8

@@ -83,7 +83,7 @@ def decoded_ahead(plane: Plane, order: Sequence[int], xp: Any) -> Iterator[Plane
     buffers = [_Buffer(_host_memory(first.nbytes, xp)) for _ in range(threads + 1)]
     try:
         with ThreadPoolExecutor(threads, thread_name_prefix="hilum-decode") as pool:
-            ahead = _Ahead(plane, order, xp, buffers, pool)
+            ahead = _Ahead(plane, first, order, xp, buffers, pool)
             try:
                 yield ahead.next
             finally:
@@ -99,12 +99,13 @@ class _Ahead:
     def __init__(
         self,
         plane: Plane,
+        first: NDArray[Any],
         order: Sequence[int],
         xp: Any,
         buffers: Sequence[_Buffer],
         pool: ThreadPoolExecutor,
     ) -> None:
-        self._plane, self._order, self._xp = plane, order, xp
+        self._plane, self._first, self._order, self._xp = plane, first, order, xp
         self._buffers, self._pool = buffers, pool
         self._running: dict[int, Future[NDArray[Any]]] = {}
         self._taken = 0
@@ -131,7 +132,9 @@ class _Ahead:
             return
         buffer, index = self._buffers[number % len(self._buffers)], self._order[number]
         buffer.wait()
-        self._running[number] = self._pool.submit(lambda: buffer.take(self._plane(index)))
+        self._running[number] = self._pool.submit(
+            lambda: buffer.take(self._plane(index) if number else self._first)
+        )
 
     def _copied(self, values: NDArray[Any], buffer: _Buffer) -> Array:
         if not array_api_compat.is_cupy_namespace(self._xp):

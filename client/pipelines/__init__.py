@@ -1,6 +1,6 @@
 """One pipeline for each system. A system's pipeline is registered by one line below.
 
-A pipeline is imported when it is asked for: with what it computes, each takes a second.
+A pipeline is imported when it is asked for, and the libraries that it computes with.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from ...catalog import Network, System
-from ..certificate import CERTIFICATE, MODEL_FILE, Weights, certificate, sha256_of
+from ..certificate import CERTIFICATE, MODEL_FILE, Weights, certificate, served_file
 from ..graph import OPSET, main_opset
 from ..int8 import to_int8
 from ..networks import dlpe_graph, dlpe_random
@@ -39,13 +39,7 @@ def write_quantised(system: System, network: Network, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / MODEL_FILE
     path.write_bytes(served.SerializeToString())
-    file = {
-        "name": MODEL_FILE,
-        "sha256": sha256_of(path),
-        "bytes": path.stat().st_size,
-        "opset": main_opset(served),
-        "ir_version": served.ir_version,
-    }
+    file = served_file(path, main_opset(served), served.ir_version)
     weights = Weights(network.name, source, "", "random")
     told = {"accepted": False, "reason": NOT_JUDGED}
     found = certificate(system.name, network, network.sizes, file, weights, "int8", None, told)

@@ -19,21 +19,12 @@ from hilum.export.int8 import QUANTISED, islands, run_core, to_int8
 from hilum.export.networks import dlpe, dlpe_graph
 from hilum.export.networks.dlpe_int8 import Int8
 from hilum.preprocessing.dlpe_space import normalise
-from hilum.preprocessing.phantom_ct import chest_ct
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
 from hilum.preprocessing.series import Series, open_series
 from hilum.preprocessing.slabs import slices_first
 from onnx import NodeProto, TensorProto, numpy_helper
 
 SYSTEM = SYSTEMS["dlpe"]
 GRID = 64
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("int8") / "study"
-    write_dicom_series(chest_ct(5, slices=64, size=64).volume, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

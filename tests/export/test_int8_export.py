@@ -22,21 +22,12 @@ from hilum.export.check import check_repository
 from hilum.export.networks import dlpe_phantom
 from hilum.export.repository import export_system
 from hilum.export.store import import_weights
-from hilum.preprocessing.phantom_ct import chest_ct
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
 from hilum.server.launcher import TritonServer
 from typer.testing import CliRunner
 
 SYSTEM = SYSTEMS["dlpe"]
 NETWORKS = ["lung_z", "airway1_z", "visible_z", "airway2_z"]
 GRID = {"calibration_grid": "64"}
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("int8-export") / "study"
-    write_dicom_series(chest_ct(5, slices=64, size=64).volume, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,6 @@ from hilum.export.calibration import Finder, Volumes
 from hilum.export.networks.dlpe import UNet
 from hilum.export.repository import export_system
 from hilum.export.store import import_weights
-from hilum.preprocessing.phantom_ct import chest_ct
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
 from hilum.preprocessing.series import Series, open_series
 from hilum.server.launcher import TritonServer
 from typer.testing import CliRunner
@@ -38,13 +36,6 @@ GRID = 64
 CHANNELS = {f"{t}_high_{k}" for t in ("airway", "vessel") for k in ("recall", "precision")}
 TASKS = ("lung", "airway1", "vessel1", "visible", "airway2", "vessel2", "follow_up")
 """With networks in golden file 10."""
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("int8-found") / "study"
-    write_dicom_series(chest_ct(5, slices=64, size=64).volume, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

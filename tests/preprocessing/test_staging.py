@@ -34,8 +34,15 @@ def numbered(index: int) -> np.ndarray:
 
 
 def test_planes_come_in_their_order_as_arrays_of_the_module() -> None:
-    with decoded_ahead(numbered, ORDER, array_api_strict) as given:
+    decoded: list[int] = []
+
+    def told(index: int) -> np.ndarray:
+        decoded.append(index)
+        return numbered(index)
+
+    with decoded_ahead(told, ORDER, array_api_strict) as given:
         found = [given(index) for index in ORDER]
+    assert sorted(decoded) == sorted(ORDER)  # each once
     assert {array.__array_namespace__() for array in found} == {array_api_strict}
     for index, array in zip(ORDER, found, strict=True):
         # Each has memory of its own: later planes in the same buffer change nothing.

@@ -1,0 +1,17 @@
+"""Fixtures that several modules about exports share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hilum.preprocessing.phantom_ct import chest_ct
+from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chest CT to calibrate INT8 networks on."""
+    folder = tmp_path_factory.mktemp("calibration") / "study"
+    write_dicom_series(chest_ct(5, slices=64, size=64).volume, folder)
+    return folder

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from . import covid_mtl, ct_angel, ct_classifier, cxr_severity, dlpe, lungmask
-from .about import ABOUT
 from .errors import HilumError
-from .precision import Arithmetic, Precision, at_precision
-from .types import Call, Ensemble, Figure, Model, Network, PythonStep, System, Tensor, closure
+from .precision import Arithmetic, Fallback, Precision, at_precision
+from .server_info import ABOUT
+from .types import (
+    Call,
+    Counts,
+    Ensemble,
+    Figure,
+    Model,
+    Network,
+    PythonStep,
+    System,
+    Tensor,
+    closure,
+)
 
 SYSTEMS: dict[str, System] = {
     system.name: system
@@ -44,7 +55,9 @@ __all__ = [
     "SYSTEMS",
     "Arithmetic",
     "Call",
+    "Counts",
     "Ensemble",
+    "Fallback",
     "Figure",
     "HilumError",
     "Model",

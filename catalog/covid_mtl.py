@@ -85,9 +85,6 @@ across the sagittal midline; mode ``corrected``."""
 LUNG_LITRES = (0.3, 8.0)
 """Lung volumes outside these limits are implausible."""
 
-PUBLISHED_LITRES = (0.335, 7.32)
-"""Smallest and largest lung volume of the published cases."""
-
 CROP = (340, 390, 390)
 """The common box around the centre of the resampled scan, in voxels."""
 
@@ -285,7 +282,7 @@ DECOVNET_PARITY = _decovnet(
 RADIOMICS_STEP = PythonStep(
     model="covid_mtl_radiomics",
     title="The 375 radiomic features of a scan",
-    function="hilum.preprocessing.radiomics:radiomics_step",
+    function="hilum.preprocessing.covid_mtl.radiomics:radiomics_step",
     inputs=(CROPPED,),
     outputs=(
         RAW_FEATURES,
@@ -298,7 +295,7 @@ RADIOMICS_STEP = PythonStep(
 WINDOW_STEP = PythonStep(
     model="covid_mtl_window",
     title="Cut the networks' window out of the common box",
-    function="hilum.preprocessing.covid_mtl:window_step",
+    function="hilum.preprocessing.covid_mtl.pipeline:window_step",
     inputs=(CROPPED,),
     outputs=(VOLUME,),
     max_batch=1,

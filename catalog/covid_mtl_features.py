@@ -7,8 +7,6 @@ two classes have hold the values of the later one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 BIN_WIDTH = 25
 """Width of the bins that stored values are put into before textures are counted."""
 
@@ -76,42 +74,3 @@ FEATURES = (
     *(f"{band}_glrlm_{name}" for band in BANDS for name in GLRLM),
 )
 """Every feature in the published order."""
-
-CONSTANT = "Minimum"
-"""The feature that is the same in all published cases; its scaled value is 0."""
-
-SELECTED = (
-    "HLL_glcm_ClusterProminence", "LHL_glcm_Idmn", "Maximum", "Energy", "LLL_glcm_Imc1",
-    "HLL_glcm_Correlation", "LLH_glcm_Correlation", "LHH_glcm_ClusterShade",
-    "HLH_glrlm_LongRunLowGrayLevelEmphasis", "HLH_glcm_ClusterShade", "Idn",
-    "LLH_glcm_ClusterShade", "LargeAreaHighGrayLevelEmphasis",
-    "LHH_glrlm_ShortRunHighGrayLevelEmphasis", "Idmn", "GrayLevelVariance",
-    "HHH_glcm_ClusterShade", "LLL_glcm_Imc2", "LLL_glrlm_RunEntropy", "LLH_glcm_ClusterProminence",
-    "HLL_glcm_DifferenceVariance", "Imc2", "LLL_glcm_Correlation", "Imc1",
-)  # fmt: skip
-"""The ten features of most weight for each question, joined: for explanation only."""
-
-PLOTTED = (
-    "Maximum", "LLL_glcm_Imc1", "LHH_glcm_ClusterShade", "HLH_glcm_ClusterShade",
-    "GrayLevelVariance", "LLL_glcm_Imc2", "HLL_glcm_DifferenceVariance", "Imc2",
-    "LLL_glcm_Correlation", "Imc1",
-)  # fmt: skip
-"""Those of `SELECTED` that the article draws."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hog:
-    """Histograms of oriented gradients of one slice, by scikit-image's names."""
-
-    orientations: int
-    pixels_per_cell: tuple[int, int]
-    cells_per_block: tuple[int, int]
-    block_norm: str
-    transform_sqrt: bool
-
-
-HOG = Hog(32, (16, 16), (1, 1), "L1", True)
-"""The alternative to radiomics that no published network was given."""
-
-HOG_VALUES = 18_432
-"""Of a slice of 390 × 390: 24 × 24 cells of 32 orientations."""

@@ -10,10 +10,10 @@ patient's right.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from .terms import Window
 from .types import Call, Ensemble, Figure, Network, System, Tensor
 
 SIZE = 512
@@ -21,14 +21,6 @@ SIZE = 512
 
 THRESHOLD = 128 / 255
 """A pixel is foreground at this probability and above: the published ``uint8(255 p) > 127``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A grey window in HU: what the 8 bits of a slice cover."""
-
-    width: float
-    level: float
 
 
 WINDOWS = MappingProxyType({"doc": Window(1200, -700), "sample": Window(1500, -750)})
@@ -58,16 +50,16 @@ VALID_OVERLAP = 0.5
 """Share of a lesion's pixels that must lie in the valid rectangle in mode ``overlap``."""
 
 QUADRANTS = ("upper-left", "upper-right", "lower-left", "lower-right")
-"""Quadrants 0 to 3, sides of the image."""
+"""Quadrants 0 to 3, sides of the image: what reports hold."""
+
+PATIENT_QUADRANTS = ("right front", "left front", "right back", "left back")
+"""The same of the patient, where column 0 is on the patient's right and row 0 anterior."""
 
 QuadrantMode = Literal["pixels", "centroid"]
 """Which quadrants a lesion flags: all that hold one of its pixels, or that of its centroid."""
 
 RUN_LENGTH = 3
 """Consecutive slices with a lesion in the same quadrant that make a patient positive."""
-
-GAP_FACTOR = 1.5
-"""A step between slices above this multiple of the median step ends a run."""
 
 WIDE_SPACING_MM = 2.5
 """Slice spacing above which the patient rule spans a length that it was not made for."""
@@ -166,4 +158,5 @@ SYSTEM = System(
         Figure("negative predictive value per patient", 97.92, "%", _EXTERNAL, _REPORTED),
         Figure("reading time saved by assistance", 65.0, "%", "", _ARTICLE),
     ),
+    published_cases={_RETROSPECTIVE: 42, _IMAGES: 10_005, _PROSPECTIVE: 27},
 )

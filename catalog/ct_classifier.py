@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from . import lungmask
-from .types import Call, Ensemble, Figure, Network, PythonStep, System, Tensor
+from .types import Call, Counts, Ensemble, Figure, Network, PythonStep, System, Tensor
 
 SIZE = 256
 """Side of the network's input in pixels."""
@@ -27,9 +27,6 @@ CAM = 8
 
 THRESHOLD = 0.5
 """A slice is positive at this probability and above."""
-
-AIR_HU = -1024
-"""Lowest value of the training data; padding below it is raised to it."""
 
 STD_OFFSET = 1e-6
 """Added to the standard deviation of a slice before dividing by it."""
@@ -205,4 +202,5 @@ SYSTEM = System(
         Figure("probability of slice IM0044", 0.9993, "", "generation 1", _EXAMPLES),
         Figure("probability of slice IM0635", 0.0260, "", "generation 1", _EXAMPLES),
     ),
+    published_cases={_TEST: Counts(tp=399, fn=4, fp=65, tn=284)},
 )

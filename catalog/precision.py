@@ -10,8 +10,12 @@ from .types import Ensemble, Network, PythonStep, System, Tensor
 Precision = Literal["fp32", "fp16"]
 """Arithmetic of exported networks; in fp16 the tensors declared as `Tensor.half` are FP16, too."""
 
-Arithmetic = Literal["fp32", "fp16", "int8"]
-"""What a network is exported for; one in int8 takes and gives the tensors of fp32 or of fp16."""
+Arithmetic = Literal["fp32", "fp16", "bf16", "int8"]
+"""What a network is exported for; one in int8 takes and gives the tensors of fp32 or of fp16, one
+in bf16 those of fp32: the runtime rounds, the file does not."""
+
+Fallback = Literal["fp32", "fp16", "bf16"]
+"""What a network is exported for that cannot be INT8; bf16 is for OpenVINO."""
 
 Declared = TypeVar("Declared", bound=Network | PythonStep | Ensemble | System)
 

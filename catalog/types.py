@@ -7,6 +7,7 @@ alone. An ensemble checks every one of its edges when it is created, that is, at
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -63,6 +64,31 @@ class Figure:
     unit: str
     hardware: str = ""
     source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Cases of a two-class test: true and false positives and negatives."""
+
+    tp: int
+    fn: int
+    fp: int
+    tn: int
+
+    def __str__(self) -> str:
+        return f"TP {self.tp}, FN {self.fn}, FP {self.fp}, TN {self.tn}"
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Its rates, 0 to 1, by the words that documented quantities begin with."""
+        shares = {
+            "sensitivity": (self.tp, self.tp + self.fn),
+            "specificity": (self.tn, self.tn + self.fp),
+            "accuracy": (self.tp + self.tn, self.tp + self.fn + self.fp + self.tn),
+            "positive predictive value": (self.tp, self.tp + self.fp),
+            "negative predictive value": (self.tn, self.tn + self.fn),
+        }
+        return {name: part / of if of else math.nan for name, (part, of) in shares.items()}
 
 
 def _frozen(sizes: Mapping[str, int]) -> Mapping[str, int]:
@@ -182,7 +208,16 @@ Model = Network | PythonStep | Ensemble
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A published imaging system: its networks, the steps between them, and its ensembles."""
+    """A published imaging system: its networks, the steps between them, and its ensembles.
+
+    Attributes
+    ----------
+    published
+        Figures of the whole system.
+    published_cases
+        By the setting of published rates (`Figure.hardware`): the counts behind them, or only how
+        many cases there were, as the publication has it.
+    """
 
     name: str
     title: str
@@ -192,6 +227,7 @@ class System:
     steps: tuple[PythonStep, ...]
     ensembles: tuple[Ensemble, ...]
     published: tuple[Figure, ...] = ()
+    published_cases: Mapping[str, Counts | int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for label, names in (

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.covid_mtl import HEADS
-from ..catalog.errors import InputError
+from hilum.catalog.covid_mtl import HEADS
+from hilum.catalog.errors import InputError
 
 INCONSISTENT = "the nucleic-acid test and the severity contradict each other"
 """In the published cases the severity is 0 exactly when the test is negative."""
@@ -32,13 +32,16 @@ class Answers:
         By head (`catalog.covid_mtl.HEADS`): index of the most probable class.
     consistent
         The nucleic-acid test and the severity agree.
-    flags
-        Contradictions, for people to read.
+    unseen
+        They are a combination that never occurs in the published cases.
+    notes
+        Contradictions, human-readable.
     """
 
     classes: Mapping[str, int]
     consistent: bool
-    flags: tuple[str, ...]
+    unseen: bool
+    notes: tuple[str, ...]
 
     @property
     def names(self) -> dict[str, str]:
@@ -62,8 +65,8 @@ def answer(probabilities: Mapping[str, NDArray[Any]]) -> Answers:
     classes = {name: most_probable(name, probabilities.get(name)) for name in HEADS}
     consistent = (classes["nat"] == 0) == (classes["severity"] == 0)
     unseen = classes["ct"] == 0 and classes["severity"] == 2
-    flags = (INCONSISTENT,) * (not consistent) + (UNSEEN,) * unseen
-    return Answers(classes, consistent, flags)
+    notes = (INCONSISTENT,) * (not consistent) + (UNSEEN,) * unseen
+    return Answers(classes, consistent, unseen, notes)
 
 
 def most_probable(name: str, values: NDArray[Any] | None) -> int:

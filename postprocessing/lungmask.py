@@ -11,21 +11,18 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from ..catalog import ct_classifier
-from ..catalog.lungmask import MAX_HOLE, MIN_MERGED
-from ..preprocessing.arrays import Array, namespace, to_host
-from ..preprocessing.lungmask import Box, prepare_slice
-from ..preprocessing.nearest import resize_nearest
+from hilum.catalog import ct_classifier
+from hilum.catalog.lungmask import MAX_HOLE, MIN_MERGED
+from hilum.preprocessing.arrays import Array, namespace, to_host
+from hilum.preprocessing.lungmask import Box, prepare_slice
+from hilum.preprocessing.nearest import resize_nearest
+from hilum.preprocessing.regions import label_regions, region_boxes
 
 Labels = NDArray[np.uint8]
 
 _MARGIN = 2
 """Voxels around a component's box inside which its neighbours are looked for."""
-
-_FULL = np.ones((3, 3, 3), bool)
-"""26-connectivity."""
 
 
 def lungs_of_volume(labels: Array, boxes: Sequence[Box], shape: tuple[int, int]) -> Array:
@@ -164,16 +161,6 @@ def _bounding(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
     return spans[0], spans[1], spans[2]
 
 
-def _label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
-    """Fully connected components, numbered from 1 in any order."""
-    if mask.shape[0] == 1:
-        count, plane = cv2.connectedComponents(mask[0].astype(np.uint8), connectivity=8)
-        return np.asarray(plane, np.int32)[None], count - 1
-    labels = np.empty(mask.shape, np.int32)
-    count: Any = ndimage.label(mask, _FULL, labels)
-    return labels, int(count)
-
-
 def _reading_order(labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
     """Return the components 1 … `count` in the order of their first voxels."""
     flat = labels.ravel()
@@ -189,7 +176,7 @@ def _components(labels: Labels) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     total, values = 0, [0]
     for value in np.unique(labels[labels > 0]):
         mask = labels == value
-        part, count = _label(mask)
+        part, count = label_regions(mask)
         part[mask] += total
         found += part
         total += count
@@ -208,7 +195,7 @@ def _merge(found: NDArray[np.int32], values: NDArray[np.int64], spare: set[int])
     uint8 map of labels.
     """
     sizes = np.bincount(found.ravel(), minlength=len(values))
-    boxes = [None, *ndimage.find_objects(found)]
+    boxes = [None, *region_boxes(found, len(values) - 1)]
     ascending = np.argsort(sizes[1:], kind="stable") + 1
     largest: dict[int, int] = dict.fromkeys(values.tolist(), 0)
     owner = np.zeros(len(values), np.uint8)
@@ -261,15 +248,11 @@ def _touched_most(around: NDArray[np.int32], component: int, usable: NDArray[np.
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the largest fully connected component; of equal ones the last in reading order."""
-    labels, count = _label(mask)
+    labels, count = label_regions(mask)
     if count == 1:
         return mask
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    best = np.flatnonzero(sizes[1:] == sizes[1:].max()) + 1
-    if len(best) > 1:
-        order = _reading_order(labels, count)
-        best = order[np.isin(order, best)]
-    return labels == best[-1]
+    sizes = np.bincount(labels.ravel())
+    return labels == np.flatnonzero(sizes[1:] == sizes[1:].max())[-1] + 1
 
 
 def _filled(mask: NDArray[np.bool_], *, single: bool) -> NDArray[np.bool_]:
@@ -281,6 +264,5 @@ def _filled(mask: NDArray[np.bool_], *, single: bool) -> NDArray[np.bool_]:
         small[[0, labels[0, 0]]] = False  # the mask itself, and what is connected to the border
         return mask | small[np.asarray(labels, np.int32)][None, 1:-1, 1:-1]
     background = np.pad(~mask, 1, constant_values=True)
-    labels = np.empty(background.shape, np.int32)
-    ndimage.label(background, output=labels)
+    labels, _ = label_regions(background, corners=False)
     return (labels != labels[0, 0, 0])[1:-1, 1:-1, 1:-1]

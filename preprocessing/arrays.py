@@ -1,11 +1,14 @@
-"""One code path for NumPy and CuPy: the namespace comes from the array."""
+"""One code path for NumPy and CuPy: the namespace comes from the array.
+
+The array standard is imported when a step asks for it: a client that only sends and receives needs
+NumPy alone.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,11 +18,15 @@ Array = Any
 
 def namespace(*arrays: Array) -> Any:
     """Return the array module (NumPy- or CuPy-compatible) of the `arrays`."""
+    import array_api_compat
+
     return array_api_compat.array_namespace(*arrays)
 
 
 def is_numpy(xp: Any) -> bool:
     """Whether arrays of the module `xp` are NumPy's."""
+    import array_api_compat
+
     return xp is np or array_api_compat.is_numpy_namespace(xp)
 
 
@@ -38,10 +45,13 @@ def as_bool(mask: Array) -> Array:
     return mask.view("bool") if hasattr(mask, "view") else _converted(mask, "bool")
 
 
-def image_functions(xp: Any) -> Any:
-    """Return ``scipy.ndimage`` for NumPy, its twin on the GPU for CuPy."""
-    gpu = array_api_compat.is_cupy_namespace(xp)
-    return importlib.import_module("cupyx.scipy.ndimage" if gpu else "scipy.ndimage")
+def gpu_image_functions(xp: Any) -> Any:
+    """Return ``cupyx.scipy.ndimage``, for arrays of CuPy alone."""
+    import array_api_compat
+
+    if not array_api_compat.is_cupy_namespace(xp):
+        raise TypeError(f"arrays of {xp.__name__}; give NumPy's or CuPy's")
+    return importlib.import_module("cupyx.scipy.ndimage")
 
 
 def _converted(mask: Array, name: str) -> Array:

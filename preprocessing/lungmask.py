@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.lungmask import BODY_HU, BODY_SIDE, HIGHEST_HU, LOWEST_HU, SIZE
+from hilum.catalog.lungmask import BODY_HU, BODY_SIDE, HIGHEST_HU, LOWEST_HU, SIZE
+
 from .arrays import Array, namespace, to_host
 from .nearest import nearest_indices, resize_nearest
 
@@ -59,21 +60,6 @@ def normalise(hu: Array) -> Array:
     xp = namespace(hu)
     limited = xp.astype(xp.clip(hu, LOWEST_HU, HIGHEST_HU), xp.float32)
     return (limited - LOWEST_HU) / (HIGHEST_HU - LOWEST_HU)
-
-
-def body_mask(hu: Array) -> NDArray[np.uint8]:
-    """Find the body in a slice.
-
-    Parameters
-    ----------
-    hu
-        [H, W] in HU, NumPy or CuPy.
-
-    Returns
-    -------
-    uint8 [H, W], 0 or 1, on the host: found on a grid of 128 × 128 and enlarged.
-    """
-    return resize_nearest(_coarse_body(hu), (hu.shape[0], hu.shape[1]), "corners")
 
 
 def body_box(hu: Array) -> Box:

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.ct_angel import JPEG_QUALITY, Window
-from ..catalog.ct_classifier import AIR_HU
-from ..catalog.errors import InputError
+from hilum.catalog.ct_angel import JPEG_QUALITY
+from hilum.catalog.errors import BadOption, InputError
+from hilum.catalog.terms import AIR_HU, Window
+
 from .arrays import Array, namespace
 
 LUNG_WINDOW = Window(1500, -600)
@@ -107,7 +108,7 @@ def doubts_about_hu(low: int, high: int) -> str | None:
 
 def _check(window: Window) -> None:
     if not (np.isfinite([window.width, window.level]).all() and window.width > 0):
-        raise InputError(
+        raise BadOption(
             f"window width {window.width}, level {window.level}: give numbers in HU, the width "
             "above 0"
         )

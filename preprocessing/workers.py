@@ -19,7 +19,7 @@ from contextlib import suppress
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
-from ..catalog.errors import HilumError
+from hilum.catalog.errors import HilumError
 
 Result = TypeVar("Result")
 
@@ -36,7 +36,7 @@ class Watch:
     Parameters
     ----------
     progress
-        Is told the share of the work that is done, 0…1.
+        Called with the share of the work that is done, 0…1.
     stop
         When it is set the work ends with `CancelledError` at its next step.
     """
@@ -94,19 +94,25 @@ class Pool(ProcessPoolExecutor):
 
         From without, since most of their work leaves them no moment to end themselves.
         """
+        pending = getattr(self, "_pending_work_items", None)
+        for item in list((pending or {}).values()):
+            if item.future.cancelled():  # CPython 3.11 stumbles over it when it fails the others
+                item.future = Future()
         for process in self._own.started:
             if process.is_alive():
                 process.kill()
-        # What is being written to them would otherwise be written for ever (CPython gh-94777). Not
-        # before all of their work has failed: the rest of it would tell of a broken pipe instead.
-        pending = getattr(self, "_pending_work_items", None)
-        deadline = time.monotonic() + _NOTICE_S
-        while pending and time.monotonic() < deadline:
-            time.sleep(_NOTICE_S / 1000)
+        # The pool's own thread fails that work and then closes the pipe to the processes, or what
+        # is being written to them would be written for ever (CPython gh-94777). Where it does not,
+        # in early releases of 3.11, the pipe is closed here: never by both, since the second would
+        # close whatever has its number by then.
+        thread = getattr(self, "_executor_manager_thread", None)
         reader = getattr(getattr(self, "_call_queue", None), "_reader", None)
-        if reader is not None:
-            with suppress(OSError):  # the pool's own thread may close it at the same time
-                reader.close()
+        deadline = time.monotonic() + _NOTICE_S
+        while thread and reader and thread.is_alive() and not reader.closed:
+            if time.monotonic() > deadline:
+                with suppress(OSError):
+                    reader.close()
+            time.sleep(_NOTICE_S / 1000)
 
 
 def open_pool(processes: int | None = None) -> Pool:

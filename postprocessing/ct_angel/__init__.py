@@ -1,0 +1,1 @@
+"""What CT-Angel does after its networks: boxes and the patient's decision."""

@@ -1,0 +1,1 @@
+"""What the CT classifier does after its network: Grad-CAM."""

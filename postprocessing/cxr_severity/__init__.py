@@ -1,0 +1,1 @@
+"""What X-ray severity scoring does after its networks: lungs, zones, score."""

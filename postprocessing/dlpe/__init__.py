@@ -1,0 +1,1 @@
+"""What DLPE does after its networks: three directions, enhancement, baseline, lesions."""

@@ -1,0 +1,1 @@
+"""What COVID-MTL does before its network: intake, lungs, resampling, radiomic features."""

@@ -1,0 +1,1 @@
+"""What CT-Angel does before its networks."""

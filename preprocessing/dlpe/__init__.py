@@ -1,0 +1,1 @@
+"""What DLPE does before its networks: the published grid, resampling, slabs."""

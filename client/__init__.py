@@ -9,45 +9,91 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .async_client import AsyncClient
-    from .balance import ClientPool
-    from .batch import Outcome
-    from .client import Client
-    from .options import ConnectionOptions
-    from .pipelines.ct_classifier_result import CtClassifierResult
-    from .pipelines.cxr_severity import CxrResult
-    from .pipelines.lungmask import LungmaskResult
-    from .session import Inference
+    from hilum.catalog.errors import (
+        ConnectionFailed,
+        DeadlineExceeded,
+        HilumError,
+        InferenceFailed,
+        InputError,
+        OutOfMemory,
+        OutputError,
+        RepositoryError,
+    )
 
-__all__ = [
-    "AsyncClient",
-    "Client",
-    "ClientPool",
-    "ConnectionOptions",
-    "CtClassifierResult",
-    "CxrResult",
-    "Inference",
-    "LungmaskResult",
-    "Outcome",
-]
+    from .async_client import AsyncClient
+    from .calls import Calls, Progress
+    from .client import Client
+    from .client_pool import ClientPool
+    from .metrics import Metrics
+    from .models import Inference, ModelInfo, ModelState, ModelStatistics
+    from .options import ConnectionOptions
+    from .protocols import Outcome, Result, System
+    from .registry import INSTALLED
+
+_ERRORS = "hilum.catalog.errors"
 
 _HOMES = {
     "AsyncClient": ".async_client",
+    "Calls": ".calls",
     "Client": ".client",
-    "ClientPool": ".balance",
+    "ClientPool": ".client_pool",
+    "ConnectionFailed": _ERRORS,
     "ConnectionOptions": ".options",
-    "CtClassifierResult": ".pipelines.ct_classifier_result",
-    "CxrResult": ".pipelines.cxr_severity",
-    "Inference": ".session",
-    "LungmaskResult": ".pipelines.lungmask",
-    "Outcome": ".batch",
+    "DeadlineExceeded": _ERRORS,
+    "HilumError": _ERRORS,
+    "Inference": ".models",
+    "InferenceFailed": _ERRORS,
+    "InputError": _ERRORS,
+    "Metrics": ".metrics",
+    "ModelInfo": ".models",
+    "ModelState": ".models",
+    "ModelStatistics": ".models",
+    "OutOfMemory": _ERRORS,
+    "Outcome": ".protocols",
+    "OutputError": _ERRORS,
+    "Progress": ".calls",
+    "RepositoryError": _ERRORS,
+    "Result": ".protocols",
+    "INSTALLED": ".registry",
+    "System": ".protocols",
 }
+
+__all__ = [
+    "INSTALLED",
+    "AsyncClient",
+    "Calls",
+    "Client",
+    "ClientPool",
+    "ConnectionFailed",
+    "ConnectionOptions",
+    "DeadlineExceeded",
+    "HilumError",
+    "Inference",
+    "InferenceFailed",
+    "InputError",
+    "Metrics",
+    "ModelInfo",
+    "ModelState",
+    "ModelStatistics",
+    "OutOfMemory",
+    "Outcome",
+    "OutputError",
+    "Progress",
+    "RepositoryError",
+    "Result",
+    "System",
+]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    if name[:1].isupper():
+        from .registry import result_type
+
+        if (found := result_type(name)) is not None:
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..preprocessing.arrays import Array
-from .batch import Batch, Outcome, as_it_is, at_once, choose
-from .connection import counted
-from .pipelines import Pipeline, Source
-from .session import Inference
-from .steps import Action, Ask, Compute, Each, Rpc, Sleep, Steps, Tell, run_steps
-from .window import in_order
+from hilum.preprocessing.arrays import Array
+
+from .batch import Batch, identity, run_study
+from .calls import Calls, Progress
+from .concurrent import in_order
+from .models import Inference, ModelInfo
+from .protocols import AnySystem, Outcome
+from .registry import resolve
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -24,42 +24,114 @@ T = TypeVar("T")
 
 
 class Blocking(ABC):
-    """Runs steps, and with them systems and models, in the thread that asks.
+    """Runs systems and models in the thread that asks.
 
     Attributes
     ----------
     metrics
         Where requests and studies are counted for Prometheus; None for nowhere.
     on_progress
-        Called with what studies tell of their progress, from several threads.
+        Called with the progress of studies, from several threads.
     servers
         How many servers there are.
     """
 
     metrics: Metrics | None
-    on_progress: Callable[[Tell], None]
+    on_progress: Callable[[Progress], None]
     servers: int = 1
 
-    def study(self, pipeline: Pipeline, source: Source, options: Any) -> Steps[Any]:
-        """The steps of one study, counted where the client has metrics; `drive` runs them."""
-        return counted(pipeline, source, options, self.metrics)
-
-    def drive(self, steps: Steps[T], stop: threading.Event | None = None) -> T:
-        """Run steps, those of a pipeline for instance, in this thread.
+    def calls(self, stop: threading.Event | None = None) -> Calls:
+        """What a system is given to ask this client.
 
         Parameters
         ----------
         stop
-            Once it is set the steps end with `CancelledError` at their next action.
+            Once it is set the study ends with `CancelledError` at its next call.
         """
+        return Calls(self, lambda progress: self.on_progress(progress), stop)
 
-        def perform(action: Action) -> Any:
-            if stop is not None and stop.is_set():
-                raise CancelledError
-            return self._perform(action)
+    def run(
+        self,
+        system: str | AnySystem,
+        study: Any,
+        *,
+        options: object | None = None,
+        **given: Any,
+    ) -> Any:
+        """Run a system on one study.
 
-        return run_steps(steps, perform)
+        Parameters
+        ----------
+        system
+            Its name, for instance ``"cxr-severity"``, or a system object.
+        study
+            A file or folder, the bytes of a file, an array, or what else the system takes.
+        options
+            The system's options as an object, instead of keywords.
+        **given
+            Fields of the system's options, for instance ``network="pspnet"``; and for an array of a
+            CT ``spacing`` or ``affine``, see `Placed`.
 
+        Returns
+        -------
+        Result
+            Of the system's own type, for instance `CxrResult`.
+
+        Raises
+        ------
+        InputError
+            When the study cannot be read or is not what the system was made for.
+        """
+        found, chosen, placed = resolve(system, options, given)
+        return run_study(found, placed(study), chosen, self.calls(), self.metrics)
+
+    def run_many(
+        self,
+        system: str | AnySystem,
+        studies: Iterable[Any],
+        *,
+        in_flight: int | None = None,
+        finish: Callable[[Outcome], Any] | None = None,
+        options: object | None = None,
+        stop: threading.Event | None = None,
+        **given: Any,
+    ) -> Generator[Any, None, None]:
+        """Run a system on many studies, `in_flight` at once; yields outcomes in input order.
+
+        A study that fails is an outcome with an error; the batch goes on. Memory is bounded by
+        `in_flight`, however many studies there are. When the iteration is ended, by Ctrl-C for
+        instance, the studies that run end, too.
+
+        Parameters
+        ----------
+        system
+            Its name, or a system object.
+        studies
+            The studies, which may be lazy.
+        in_flight
+            None: 4 for each server, or fewer where one study takes gigabytes (`dlpe`).
+        finish
+            Called with each `Outcome` in the thread that computed it; what it returns is yielded
+            in the outcome's place.
+        options
+            The system's options as an object, instead of keywords.
+        **given
+            Fields of the system's options, and for arrays of a CT ``spacing`` or ``affine``.
+        stop
+            Once it is set, from any thread, each study ends with `CancelledError` at its next
+            call, and those that follow at once.
+        """
+        found, chosen, placed = resolve(system, options, given)
+        at_once = self.servers * found.studies_in_flight if in_flight is None else in_flight
+        batch = Batch(found, chosen, finish or identity, at_once, self.metrics)
+        end = stop or threading.Event()
+
+        def work(numbered: tuple[int, Any]) -> Any:
+            return batch.run(*numbered, self.calls(end))
+
+        return in_order(work, enumerate(map(placed, studies)), at_once, end.set)
+
+    @abstractmethod
     def infer(
         self,
         model: str,
@@ -69,64 +141,19 @@ class Blocking(ABC):
         deadline_s: float | None = None,
         output_shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> Inference:
-        """Run a model on arrays, see `Session.infer`."""
-        options = {"deadline_s": deadline_s, "output_shapes": output_shapes}
-        return self._reach(Ask("infer", (model, inputs, outputs), options))
+        """Run a model on arrays, see `Client.infer`."""
 
-    def run(
-        self, system: str, source: Source, *, options: object | None = None, **given: Any
-    ) -> Any:
-        """Run a system on one study.
+    @abstractmethod
+    def model(self, name: str) -> ModelInfo:
+        """The signature of a model as the server has it."""
 
-        Parameters
-        ----------
-        system
-            Its name, for instance ``"cxr-severity"``.
-        source
-            A file or folder, the bytes of a file, or an array.
-        options
-            The pipeline's options as an object, instead of keywords.
-        **given
-            Fields of the pipeline's options, for instance ``network="pspnet"``.
+    @abstractmethod
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that are ready."""
 
-        Returns
-        -------
-        The result type of the system's pipeline, for instance `CxrResult`.
-
-        Raises
-        ------
-        InputError
-            When the study cannot be read or is not what the system was made for.
-        """
-        pipeline, chosen = choose(system, options, given)
-        return self.drive(self.study(pipeline, source, chosen))
-
-    def run_many(
-        self,
-        system: str,
-        sources: Iterable[Source],
-        *,
-        in_flight: int | None = None,
-        finish: Callable[[Outcome], Any] | None = None,
-        options: object | None = None,
-        **given: Any,
-    ) -> Generator[Any, None, None]:
-        """Run a system on many studies, `in_flight` at once; yields outcomes in input order.
-
-        A study that fails is an outcome with an error; the batch goes on. Memory is bounded by
-        `in_flight`, however many studies there are.
-
-        Parameters
-        ----------
-        in_flight
-            None: 4 for each server, or fewer where one study takes gigabytes (`dlpe`).
-        finish
-            Called with each `Outcome` in the thread that computed it; what it returns is yielded
-            in the outcome's place.
-        """
-        pipeline, chosen = choose(system, options, given)
-        at = self.servers * at_once(pipeline, None) if in_flight is None else in_flight
-        return Batch(pipeline, chosen, finish or as_it_is, at).run(self, sources)
+    @abstractmethod
+    def about(self) -> dict[str, Any] | None:
+        """What is known of the weights that are served, None when the server says nothing."""
 
     @abstractmethod
     def close(self) -> None:
@@ -142,22 +169,3 @@ class Blocking(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _perform(self, action: Action) -> Any:
-        match action:
-            case Compute():
-                return action.perform()
-            case Each():
-                make = action.make
-                return list(
-                    in_order(lambda item: self.drive(make(item)), action.items, action.in_flight)
-                )
-            case Tell():
-                self.on_progress(action)
-                return None
-            case Ask() | Rpc() | Sleep():
-                return self._reach(action)
-
-    @abstractmethod
-    def _reach(self, action: Ask | Rpc | Sleep) -> Any:
-        """Do what has to do with servers."""

@@ -5,20 +5,25 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tritonclient.grpc
 
-from . import failures
+from hilum.preprocessing.arrays import Array
+
+from . import errors as failures
 from .blocking import Blocking
 from .connection import Connection, arguments, connect
-from .models import ModelInfo, ModelState, ModelStatistics
+from .models import Inference, ModelInfo, ModelState, ModelStatistics
 from .options import ConnectionOptions
 from .session import Session
-from .steps import Action, Ask, Rpc, Sleep, run_steps
+from .steps import Action, Compute, Rpc, Sleep, Steps, run_steps
 
 if TYPE_CHECKING:
     from .metrics import Metrics
+
+T = TypeVar("T")
 
 
 class Client(Connection, Blocking):
@@ -54,8 +59,70 @@ class Client(Connection, Blocking):
         # Also runs when the interpreter ends, while RPCs still work.
         self._end = weakref.finalize(self, _shut, self.session, self._stub, self._closing)
 
+    def drive(self, steps: Steps[T]) -> T:
+        """Run steps of the wire in this thread.
+
+        Parameters
+        ----------
+        steps
+            What to send and wait for, see `hilum.client.steps`.
+
+        Returns
+        -------
+        T
+            What the steps return.
+        """
+        return run_steps(steps, self._perform)
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        *,
+        deadline_s: float | None = None,
+        output_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> Inference:
+        """Run a model on arrays.
+
+        Parameters
+        ----------
+        model
+            Name of the Triton model.
+        inputs
+            Arrays by name, with the model's element types and shapes; with the batch axis where it
+            has one. Arrays on a GPU travel through CUDA shared memory where the server takes it.
+        outputs
+            Names of the outputs that are wanted.
+        deadline_s
+            Seconds for the answer; None for the connection's own.
+        output_shapes
+            Whole shapes of outputs that the server declares with lengths of -1 and the caller
+            knows; without them such outputs come over gRPC.
+
+        Raises
+        ------
+        ConnectionFailed
+            No server, none that is Triton, or it went away for longer than the retry window.
+        DeadlineExceeded
+            The server had the request and did not answer in time.
+        InferenceFailed
+            The server answered with an error; an unknown model and wrong inputs are such.
+        """
+        return self.drive(
+            self.session.infer(
+                model, inputs, outputs, deadline_s=deadline_s, output_shapes=output_shapes
+            )
+        )
+
     def model(self, name: str) -> ModelInfo:
-        """The signature of a model as the server has it."""
+        """The signature of a model as the server has it.
+
+        Parameters
+        ----------
+        name
+            Name of the Triton model.
+        """
         return self.drive(self.session.model(name))
 
     def models(self) -> tuple[str, ...]:
@@ -67,7 +134,13 @@ class Client(Connection, Blocking):
         return self.drive(self.session.repository())
 
     def statistics(self, model: str) -> ModelStatistics:
-        """What the server counted for a model since it started."""
+        """What the server counted for a model since it started.
+
+        Parameters
+        ----------
+        model
+            Name of the Triton model.
+        """
         return self.drive(self.session.statistics(model))
 
     def describe(self) -> dict[str, str]:
@@ -86,11 +159,11 @@ class Client(Connection, Blocking):
         """End all requests, give shared memory back, close the connection. May be repeated."""
         self._end()
 
-    def _reach(self, action: Ask | Rpc | Sleep) -> Any:
+    def _perform(self, action: Action) -> Any:
         match action:
             case Rpc():
                 try:
-                    return getattr(self._stub, action.method)(**arguments(action, self.options))
+                    return action.method(self._stub)(**arguments(action, self.options))
                 except ValueError as error:
                     if self.session.closed:
                         raise failures.client_closed() from error
@@ -98,9 +171,8 @@ class Client(Connection, Blocking):
             case Sleep():
                 self._closing.wait(action.seconds)
                 return None
-            case Ask():
-                method = getattr(self.session, action.method)
-                return self.drive(method(*action.arguments, **action.options))
+            case Compute():
+                return action.function()
 
 
 def _shut(
@@ -108,7 +180,7 @@ def _shut(
 ) -> None:
     def perform(action: Action) -> Any:
         if isinstance(action, Rpc):
-            return getattr(stub, action.method)(**arguments(action, session.options))
+            return action.method(stub)(**arguments(action, session.options))
         assert isinstance(action, Sleep)  # noqa: S101 - closing computes nothing
         time.sleep(action.seconds)
         return None

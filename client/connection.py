@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from ..catalog.errors import ConnectionFailed
-from .options import ConnectionOptions
-from .pipelines import Pipeline, Source
+from hilum.catalog.errors import ConnectionFailed
+
+from .calls import Progress
+from .options import ConnectionOptions, TransportName
 from .session import Session
-from .steps import Rpc, Steps, Tell
-from .transport import TransportName
+from .steps import Rpc
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Connection:
-    """Options, session, and what a client tells without asking the server."""
+    """Options, session, and what a client knows without asking the server."""
 
     def __init__(
         self,
@@ -36,8 +36,8 @@ class Connection:
         self.options = dataclasses.replace(given, **options)
         self.session = Session(self.options, metrics)
         self.metrics = metrics
-        self.on_progress: Callable[[Tell], None] = lambda _told: None
-        """Called with what studies tell of their progress, from several threads."""
+        self.on_progress: Callable[[Progress], None] = lambda _: None
+        """Called with the progress of studies, from several threads."""
 
     @property
     def transport(self) -> TransportName | None:
@@ -52,14 +52,6 @@ class Connection:
     def __repr__(self) -> str:
         state = "closed" if self.session.closed else self.transport or "not connected"
         return f"<{type(self).__name__} {self.options.url} ({state})>"
-
-
-def counted(
-    pipeline: Pipeline, source: Source, options: Any, metrics: Metrics | None
-) -> Steps[Any]:
-    """The steps of one study, counted where there are metrics."""
-    steps = pipeline.study(source, options)
-    return steps if metrics is None else metrics.study(pipeline.system.name, steps)
 
 
 def connect(kind: type[T], options: ConnectionOptions) -> T:

@@ -1,48 +1,50 @@
-"""Where arrays are worked on: on the processors, or on one GPU.
+"""Where arrays are worked on: on the CPU, or on one GPU.
 
 Not yet run on a GPU.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import re
 import threading
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any, TypeVar
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
-from ..catalog.errors import InputError
-from ..preprocessing.arrays import Array
-from .steps import Action, Compute, Each, Steps, changed
-
-T = TypeVar("T")
+from hilum.catalog.errors import BadOption
+from hilum.preprocessing.arrays import Array
 
 _GPU = re.compile(r"cuda:(\d+)")
 
 
-class _Streams(threading.local):
-    """A thread's streams by GPU."""
+class _Thread(threading.local):
+    """A thread's streams by GPU, and what it has entered."""
 
     def __init__(self) -> None:
-        self.by_gpu: dict[int | None, Any] = {}
+        self.streams: dict[int, Any] = {}
+        self.entered: list[ExitStack] = []
 
 
-_streams = _Streams()
+_thread = _Thread()
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One place to work on arrays.
+    """One place to work on arrays; within its context they are worked on there.
+
+    On a GPU each thread computes on a stream of its own, so that copies and kernels of several
+    threads overlap. A context ends when its stream is idle: whoever takes its arrays next, on
+    whatever stream, finds them complete.
 
     Attributes
     ----------
     gpu
-        Number of the GPU; None for the processors.
+        Number of the GPU; None for the CPU.
     """
 
     gpu: int | None = None
@@ -70,15 +72,15 @@ class Device:
             return cls(0) if count else cls()
         found = _GPU.fullmatch(given)
         if found is None:
-            raise InputError(f"no device {given!r}; choose auto, cpu or cuda:N (N from 0)")
+            raise BadOption(f"no device {given!r}; choose auto, cpu or cuda:N (N from 0)")
         number = int(found[1])
         if obstacle is not None:
-            raise InputError(
+            raise BadOption(
                 f"device {given} cannot be used: {obstacle}; install Hilum's extra 'gpu' (CuPy) "
                 "on a machine with an NVIDIA GPU and its driver, or choose the device cpu"
             )
         if number >= count:
-            raise InputError(
+            raise BadOption(
                 f"device {given} is not there: CuPy sees {count}, from cuda:0; choose one of them, "
                 "or look at CUDA_VISIBLE_DEVICES"
             )
@@ -93,39 +95,30 @@ class Device:
         """`array` where it is worked on; copies only from the host to a GPU."""
         return array if self.gpu is None else self.array_module.asarray(array)
 
-    def follow(self, steps: Steps[T]) -> Steps[T]:
-        """Run steps; what they compute is computed on this device.
+    def synchronize(self) -> None:
+        """Wait until what this thread has computed on the GPU is complete."""
+        if self.gpu is not None and self.gpu in _thread.streams:
+            _thread.streams[self.gpu].synchronize()
 
-        On a GPU each thread computes on a stream of its own, so that copies and kernels of several
-        threads overlap. A computation ends when its stream is idle: whoever takes its arrays next,
-        on whatever stream, finds them complete.
-        """
-        return steps if self.gpu is None else changed(steps, self._here)
+    def __enter__(self) -> Self:
+        entered = ExitStack()
+        if self.gpu is not None:
+            cuda = self.array_module.cuda
+            entered.enter_context(cuda.Device(self.gpu))
+            if self.gpu not in _thread.streams:
+                _thread.streams[self.gpu] = cuda.Stream(non_blocking=True)
+            stream = entered.enter_context(_thread.streams[self.gpu])
+            entered.callback(stream.synchronize)
+        _thread.entered.append(entered)
+        return self
 
-    def _here(self, action: Action) -> Action:
-        match action:
-            case Compute():
-                return dataclasses.replace(action, function=partial(self._call, action.function))
-            case Each():
-                make = action.make
-                return dataclasses.replace(action, make=lambda item: self.follow(make(item)))
-            case _:
-                return action
-
-    def _call(self, function: Callable[[], T]) -> T:
-        cupy = self.array_module
-        with cupy.cuda.Device(self.gpu), self._stream(cupy) as stream:
-            try:
-                return function()
-            finally:
-                stream.synchronize()
-
-    def _stream(self, cupy: Any) -> Any:
-        """The stream on the device that belongs to the thread that asks."""
-        own = _streams.by_gpu
-        if self.gpu not in own:
-            own[self.gpu] = cupy.cuda.Stream(non_blocking=True)
-        return own[self.gpu]
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _thread.entered.pop().__exit__(kind, error, trace)
 
     def __str__(self) -> str:
         return "cpu" if self.gpu is None else f"cuda:{self.gpu}"

@@ -11,28 +11,20 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import grpc
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from tritonclient.utils import InferenceServerException
 
-from ..catalog import ABOUT, SYSTEMS
-from ..catalog.errors import (
-    ConnectionFailed,
-    DeadlineExceeded,
-    InferenceFailed,
-    InputError,
-)
-from ..preprocessing.arrays import Array
+from hilum.catalog import ABOUT, SYSTEMS
+from hilum.catalog.errors import ConnectionFailed, DeadlineExceeded, InferenceFailed, InputError
+from hilum.preprocessing.arrays import Array
+
+from .models import Inference
 from .steps import Steps
 from .transport import status_of
-
-if TYPE_CHECKING:
-    from .session import Inference
-
-T = TypeVar("T")
 
 BUCKETS_S = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
@@ -131,13 +123,23 @@ class Metrics:
             ("system",), buckets=BUCKETS_S, **on,
         )  # fmt: skip
         self._studies_in_flight = Gauge(
-            "hilum_client_studies_in_flight", "Studies in work.", ("system",), **on
+            "hilum_client_studies_in_flight", "Studies that run.", ("system",), **on
         )
 
     def request(
         self, model: str, inputs: Mapping[str, Array], steps: Steps[Inference]
     ) -> Steps[Inference]:
-        """Run the steps of a request and count it."""
+        """Run the steps of a request and count it.
+
+        Parameters
+        ----------
+        model
+            Name of the Triton model.
+        inputs
+            Its input arrays, whose bytes are counted.
+        steps
+            The request.
+        """
         model = model if model in self._models else OTHER
         with self._in_flight.labels(model).track_inprogress():
             try:
@@ -153,23 +155,35 @@ class Metrics:
             return answer
 
     def retried(self, model: str) -> None:
-        """Count an attempt after the first."""
+        """Count an attempt after the first.
+
+        Parameters
+        ----------
+        model
+            Name of the Triton model.
+        """
         self._retries.labels(model if model in self._models else OTHER).inc()
 
-    def study(self, system: str, steps: Steps[T]) -> Steps[T]:
-        """Run the steps of a study and count it."""
+    @contextmanager
+    def study(self, system: str) -> Iterator[None]:
+        """Count the study that is run meanwhile.
+
+        Parameters
+        ----------
+        system
+            Name of the system.
+        """
         system = system if system in SYSTEMS else OTHER
         with self._studies_in_flight.labels(system).track_inprogress():
             started = time.perf_counter()
             try:
-                result = yield from steps
+                yield
             except BaseException as error:
                 self._studies.labels(system, "failed").inc()
                 self._study_failures.labels(system, reason(error)).inc()
                 raise
             self._studies.labels(system, "ok").inc()
             self._study_duration.labels(system).observe(time.perf_counter() - started)
-            return result
 
     @contextmanager
     def served(self, port: int, address: str = "127.0.0.1") -> Iterator[int]:
@@ -179,6 +193,8 @@ class Metrics:
         ----------
         port
             0 for a free one.
+        address
+            Address to bind; the loopback unless you decide otherwise.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What a server tells about its models."""
+"""What a server answers: tensors, and what its models are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,33 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..catalog import Tensor
+from hilum.catalog import Tensor
+from hilum.preprocessing.arrays import Array
+
+from .options import TransportName
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """The outcome of one request.
+
+    Attributes
+    ----------
+    outputs
+        Arrays by name, with the batch axis where the model has one: NumPy's, read-only; CuPy's
+        where the transport is ``cuda`` and the shape was known beforehand.
+    transport
+        How the tensors travelled.
+    seconds
+        From the first attempt to the answer, the waiting between attempts included.
+    attempts
+        1 unless the server was away or busy.
+    """
+
+    outputs: Mapping[str, Array]
+    transport: TransportName
+    seconds: float
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +44,14 @@ class ModelInfo:
 
     Attributes
     ----------
+    name, versions
+        Name of the model, and its versions that are served.
     max_batch
         Largest batch; 0 for a model without a batch axis.
+    inputs, outputs
+        Tensors by name: element type and shape.
     on_cpu
-        All of its instances run on the server's processors; never so for an ensemble, which has
+        All of its instances run on the server's CPU; never so for an ensemble, which has
         none.
     gpus
         On how many GPUs of the server its instances run.
@@ -38,7 +68,17 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """An entry of the server's repository; `state` is ``READY`` when the model can be used."""
+    """An entry of the server's repository.
+
+    Attributes
+    ----------
+    name, version
+        Name and version of the model.
+    state
+        ``READY`` when it can be used.
+    reason
+        Why it cannot be used; empty when it can.
+    """
 
     name: str
     version: str
@@ -58,6 +98,12 @@ class ModelStatistics:
         Runs of the network; fewer than `inferences` where requests were batched.
     successes, failures
         Requests.
+    success_s
+        Of requests that were answered, from their arrival to the answer.
+    queue_s
+        Waiting for a free instance.
+    compute_input_s, compute_infer_s, compute_output_s
+        Copying inputs, running the network, copying outputs.
     """
 
     inferences: int
@@ -121,7 +167,7 @@ def read_statistics(response: Any) -> ModelStatistics:
 def output_specs(
     info: ModelInfo,
     inputs: Mapping[str, NDArray],
-    told: Mapping[str, tuple[int, ...]],
+    known: Mapping[str, tuple[int, ...]],
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Element types and whole shapes of the outputs whose shape is known before the answer."""
     batch: tuple[int, ...] = ()
@@ -129,7 +175,7 @@ def output_specs(
         batch = next((a.shape[:1] for a in inputs.values()), (1,))
     specs = {}
     for name, tensor in info.outputs.items():
-        shape = told.get(name, (*batch, *tensor.resolved({})))
+        shape = known.get(name, (*batch, *tensor.resolved({})))
         if tensor.dtype != "BYTES" and -1 not in shape:
             specs[name] = (tensor.dtype, tuple(shape))
     return specs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +11,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from ..catalog.errors import ConnectionFailed
+from hilum.catalog.errors import ConnectionFailed
+
+TransportName = Literal["grpc", "shm", "cuda"]
+"""Inside gRPC messages, through system shared memory, or through that of a GPU."""
 
 TransportChoice = Literal["auto", "grpc", "shm", "cuda"]
 """``auto``: shared memory where the server takes it, for arrays on a GPU the GPU's; else gRPC."""
+
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+"""Variables of the environment that gRPC takes a proxy from."""
+
+_NO_PROXIES = ("no_grpc_proxy", "no_proxy")
+"""Variables that name the hosts which gRPC reaches directly."""
 
 _TARGET_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:")
 
@@ -28,7 +38,7 @@ class ConnectionOptions:
         ``host:port`` of Triton's gRPC endpoint, or a gRPC target such as ``unix:/run/triton.sock``.
     deadline_s
         Seconds the server has for the answer to one request. A request that is sent again, because
-        the server went away, gets them anew: what that may cost is bounded by `retry_window_s`.
+        the server went away, gets them again: what that may cost is bounded by `retry_window_s`.
     connect_window_s
         Seconds a server that has never answered is waited for.
     retry_window_s
@@ -131,12 +141,37 @@ class ConnectionOptions:
             ("grpc.keepalive_time_ms", 330_000),
             ("grpc.keepalive_timeout_ms", 20_000),
         ]
+        if self.url.startswith("dns:"):
+            # A name of several servers: each request goes to the next one, and one that is to
+            # stop is forgotten when its connection has come of age, not up to 30 s later.
+            arguments.append(("grpc.lb_policy_name", "round_robin"))
+            arguments.append(("grpc.dns_min_time_between_resolutions_ms", 2000))
         if self.tls_server_name is not None:
             arguments.append(("grpc.ssl_target_name_override", self.tls_server_name))
-        if self.endpoint is not None and _is_loopback_name(self.endpoint[0]):
-            # `http_proxy` in the environment would otherwise apply to loopback, too.
+        if self._avoids_proxy():
             arguments.append(("grpc.enable_http_proxy", 0))
         return arguments
+
+    def proxy_variable(self) -> str | None:
+        """Name of the environment's variable whose proxy gRPC goes through, if it does."""
+        if self.endpoint is None or self._avoids_proxy():
+            return None
+        if any(_matches(self.endpoint[0], os.environ.get(name, "")) for name in _NO_PROXIES):
+            return None
+        return next((name for name in _PROXIES if os.environ.get(name)), None)
+
+    def _avoids_proxy(self) -> bool:
+        """Whether a proxy in the environment, which gRPC would use, is not meant for this server.
+
+        No proxy leads back to this machine, whatever name it has in the address. For others gRPC
+        itself heeds ``no_proxy``.
+        """
+        if self.endpoint is None:
+            return False
+        if _is_loopback_name(self.endpoint[0]):
+            return True
+        # Looking a name up takes time, so only where it matters.
+        return any(os.environ.get(name) for name in _PROXIES) and self.is_on_this_host()
 
 
 def _check_url(url: str) -> None:
@@ -167,3 +202,8 @@ def _is_own_address(family: int, address: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def _matches(host: str, names: str) -> bool:
+    """Whether a host is one of those that ``no_proxy`` names, by the ends of names as in gRPC."""
+    return any(host.endswith(name.strip()) for name in names.split(",") if name.strip())

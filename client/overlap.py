@@ -11,7 +11,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Shares of the time in which studies were in work.
+    """Shares of the time in which studies ran.
 
     Attributes
     ----------

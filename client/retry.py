@@ -34,10 +34,14 @@ class Outage:
         options = self._options
         return options.retry_window_s if self._answered else options.connect_window_s
 
+    def seen(self) -> None:
+        """Note that there is a server, though this was not the answer that was asked for."""
+        self._answered = True
+
     def failed(self, now: float) -> float:
         """Note that the server was unavailable; return since when it has been."""
         with self._lock:
-            # A request long after the last failure tells of a new outage, not of the old one.
+            # A request long after the last failure belongs to a new outage, not of the old one.
             if self._since is None or now - self._last > max(self.window_s, 1.0):
                 self._since = now
             self._last = now
@@ -49,6 +53,33 @@ class Outage:
             ended = self._since is not None
             self._since, self._answered = None, True
             return ended
+
+
+class Deaths:
+    """How often a process of a server died while it had one and the same request.
+
+    Such a request is sent again, as the process may have died of anything. When it happens again
+    and again, the request itself is the most likely cause, and no further server is to die of it.
+    """
+
+    most = 3
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._same = False
+
+    def died(self) -> bool:
+        """Note the answer of a server with a dead process; whether that is enough.
+
+        Answers that follow each other are of one death: until the server is away, or answers.
+        """
+        self.count += not self._same
+        self._same = True
+        return self.count >= self.most
+
+    def other(self) -> None:
+        """Note another answer, or none: the next death is a new one."""
+        self._same = False
 
 
 def pauses(options: ConnectionOptions) -> Iterator[float]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import TypeVar
 
 from tritonclient.utils import InferenceServerException
 
-from ..catalog.errors import ConnectionFailed, HilumError
-from . import failures
+from hilum.catalog.errors import ConnectionFailed, HilumError
+
+from . import errors as failures
 from .client import Client
 from .options import ConnectionOptions
-from .retry import pauses
-from .steps import Ask
+from .retry import Deaths, pauses
 from .transport import status_of
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +28,7 @@ class Member:
 
     Attributes
     ----------
-    in_work
+    in_flight
         Requests of this pool that it has now.
     last
         Number of the last request that it was given; lower is longer ago.
@@ -35,7 +37,7 @@ class Member:
     """
 
     client: Client
-    in_work: int = 0
+    in_flight: int = 0
     last: int = -1
     away: HilumError | None = None
 
@@ -83,19 +85,20 @@ class Servers:
         for member in self.members:
             member.client.close()
 
-    def ask(self, ask: Ask) -> Any:
+    def ask(self, question: Callable[[Client], T]) -> T:
         """Ask one server after the other until one answers."""
         waiting = _Waiting()
         while True:
             member = self._take(waiting)
             try:
-                answer = member.client.drive(
-                    getattr(member.client.session, ask.method)(*ask.arguments, **ask.options)
-                )
+                answer = question(member.client)
             except HilumError as error:
                 if self.closing.is_set() or not _elsewhere(member, error):
                     raise
                 self._leave(member, error)
+                if waiting.kills(error):
+                    deaths, detail = waiting.deaths, str(error)
+                    raise failures.kills_parts(member.url, None, deaths, detail) from error
                 if waiting.failed(error) > self._window:
                     raise  # all are there, and refuse it again and again
             else:
@@ -103,16 +106,16 @@ class Servers:
                 return answer
             finally:
                 with self._changed:
-                    member.in_work -= 1
+                    member.in_flight -= 1
 
-    def ask_all(self, method: str) -> dict[Member, Any]:
+    def ask_all(self, question: Callable[[Client], T]) -> dict[Member, T]:
         """Ask every server that is not away; those that do not answer are left out."""
         waiting = _Waiting()
         while True:
-            found: dict[Member, Any] = {}
+            found: dict[Member, T] = {}
             for member in [m for m in self.members if m.away is None]:
                 try:
-                    found[member] = member.client.drive(getattr(member.client.session, method)())
+                    found[member] = question(member.client)
                 except HilumError as error:
                     if self.closing.is_set() or not _elsewhere(member, error):
                         raise
@@ -123,7 +126,7 @@ class Servers:
                 return found
             back = self._take(waiting)
             with self._changed:
-                back.in_work -= 1
+                back.in_flight -= 1
 
     def _take(self, waiting: _Waiting) -> Member:
         """The server whose turn it is, as soon as there is one.
@@ -139,8 +142,8 @@ class Servers:
                     raise failures.client_closed()
                 there = [m for m in self.members if m.away is None]
                 if there:
-                    chosen = min(there, key=lambda m: (m.in_work, m.last))
-                    chosen.in_work += 1
+                    chosen = min(there, key=lambda m: (m.in_flight, m.last))
+                    chosen.in_flight += 1
                     chosen.last = next(self._turn)
                     return chosen
                 window = self._window
@@ -182,6 +185,14 @@ class _Waiting:
     def __init__(self) -> None:
         self.since = time.monotonic()
         self.last: HilumError | None = None
+        self.deaths = 0
+
+    def kills(self, error: HilumError) -> bool:
+        """Note the death of a process that had the request; whether it is likely its cause."""
+        cause = error.__cause__
+        if isinstance(cause, InferenceServerException):
+            self.deaths += failures.is_dead_part(status_of(cause), cause)
+        return self.deaths >= Deaths.most
 
     def failed(self, error: HilumError) -> float:
         """Note a failure; seconds since the first one."""

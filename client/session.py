@@ -8,18 +8,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from tritonclient.utils import InferenceServerException
 
-from ..catalog import ABOUT
-from ..catalog.errors import DeadlineExceeded, HilumError
-from ..preprocessing.arrays import Array
-from . import failures
-from .listener import Listener, identify, unverified
+from hilum.catalog import ABOUT
+from hilum.catalog.errors import DeadlineExceeded, HilumError
+from hilum.preprocessing.arrays import Array
+
+from . import errors as failures
 from .models import (
+    Inference,
     ModelInfo,
     ModelState,
     ModelStatistics,
@@ -29,39 +29,20 @@ from .models import (
     read_statistics,
 )
 from .options import ConnectionOptions
-from .request import checked_input
-from .retry import Outage, pauses
-from .steps import Compute, Rpc, Sleep, Steps
+from .probe import Listener, identify, unverified
+from .retry import Deaths, Outage, pauses
+from .steps import Compute, Method, Rpc, Sleep, Steps, Stub
 from .trace import span
-from .transport import CONTROL_TIMEOUT_S, Answer, Request, Transport, TransportName, status_of
+from .transport import CONTROL_TIMEOUT_S, Answer, Request, Transport, status_of
+from .transport.request import checked_input
 
 if TYPE_CHECKING:
     from .metrics import Metrics
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class Inference:
-    """The outcome of one request.
-
-    Attributes
-    ----------
-    outputs
-        Arrays by name, with the batch axis where the model has one: NumPy's, read-only; CuPy's
-        where the transport is ``cuda`` and the shape was known beforehand.
-    transport
-        How the tensors travelled.
-    seconds
-        From the first attempt to the answer, the waiting between attempts included.
-    attempts
-        1 unless the server was away or busy.
-    """
-
-    outputs: Mapping[str, Array]
-    transport: TransportName
-    seconds: float
-    attempts: int
+_DEAD_PART = "DEAD_PART"
+"""What `Session` makes of the status of an error that comes from the death of a model's process."""
 
 
 class Session:
@@ -162,17 +143,19 @@ class Session:
 
     def repository(self) -> Steps[tuple[ModelState, ...]]:
         """Every model in the server's repository, with its state."""
-        index = yield from self._control("get_model_repository_index")
+        index = yield from self._control(lambda stub: stub.get_model_repository_index)
         return read_index(index)
 
     def statistics(self, model: str) -> Steps[ModelStatistics]:
         """What the server counted for a model since it started."""
-        response = yield from self._control("get_inference_statistics", model, model_name=model)
+        response = yield from self._control(
+            lambda stub: stub.get_inference_statistics, model, model_name=model
+        )
         return read_statistics(response)
 
     def describe(self) -> Steps[dict[str, str]]:
         """Address, name and version of the server, and how tensors travel, for a report."""
-        metadata = yield from self._control("get_server_metadata")
+        metadata = yield from self._control(lambda stub: stub.get_server_metadata)
         yield from self._retried(self.transport.negotiate)
         return {
             "url": self.options.url,
@@ -187,7 +170,7 @@ class Session:
         if self._closed:
             raise failures.client_closed()
         try:
-            ready = yield Rpc("is_server_ready", CONTROL_TIMEOUT_S)
+            ready = yield Rpc(lambda stub: stub.is_server_ready, CONTROL_TIMEOUT_S)
         except InferenceServerException:
             return False
         return bool(ready)
@@ -201,7 +184,7 @@ class Session:
             Hilum's version and, by model, the parity certificate and the backend that serves it.
         """
         name, output = ABOUT.model, ABOUT.outputs[0].name
-        if not (yield from self._control("is_model_ready", name, model_name=name)):
+        if not (yield from self._control(lambda stub: stub.is_model_ready, name, model_name=name)):
             return None
         query = {ABOUT.inputs[0].name: np.zeros(1, np.uint8)}
         answer = yield from self.infer(name, query, [output], deadline_s=CONTROL_TIMEOUT_S)
@@ -213,7 +196,9 @@ class Session:
             self._closed = True
             yield from self.transport.close()
 
-    def _control(self, method: str, model: str | None = None, **arguments: str) -> Steps[Any]:
+    def _control(
+        self, method: Callable[[Stub], Method], model: str | None = None, **arguments: str
+    ) -> Steps[Any]:
         def attempt() -> Steps[Any]:
             return (yield Rpc(method, CONTROL_TIMEOUT_S, arguments))
 
@@ -223,8 +208,9 @@ class Session:
         known = self._models.get(name)
         if known is None:
             arguments = {"model_name": name}
-            metadata = yield Rpc("get_model_metadata", CONTROL_TIMEOUT_S, arguments)
-            config = yield Rpc("get_model_config", CONTROL_TIMEOUT_S, arguments)
+            metadata = yield Rpc(lambda stub: stub.get_model_metadata, CONTROL_TIMEOUT_S, arguments)
+            config = yield Rpc(lambda stub: stub.get_model_config, CONTROL_TIMEOUT_S, arguments)
+            self._outage.seen()
             known = self._models[name] = read_model(metadata, config)
             self._seen.add(name)
         return known
@@ -236,6 +222,7 @@ class Session:
         deadline_s: float = CONTROL_TIMEOUT_S,
     ) -> Steps[T]:
         first: float | None = None
+        deaths = Deaths()
         for pause in pauses(self.options):
             if self._closed:
                 raise failures.client_closed()
@@ -243,12 +230,18 @@ class Session:
                 result = yield from attempt()
             except InferenceServerException as error:
                 status = yield from self._judge(error, model, deadline_s)
+                if status != _DEAD_PART:
+                    deaths.other()
+                elif deaths.died():
+                    detail = error.message() or status
+                    url = self.options.url
+                    raise failures.kills_parts(url, model, deaths.count, detail) from error
                 now = time.monotonic()
                 since = self._outage.failed(now)
                 first = since if first is None else min(first, since)
                 left = first + self._outage.window_s - now
                 if left <= 0 and not self._closed:
-                    raise (yield from self._given_up(error, status, now - first)) from error
+                    raise (yield from self._given_up(error, status, model, now - first)) from error
                 yield Sleep(min(pause, left))
             else:
                 self._answered()
@@ -266,6 +259,9 @@ class Session:
         if self._closed:
             raise failures.client_closed() from error
         status = status_of(error)
+        if failures.is_dead_part(status, error):
+            self._outage.seen()
+            return _DEAD_PART
         if (yield from self._is_stopping(status, model)):
             return "UNAVAILABLE"
         if failures.is_retried(status, error):
@@ -320,16 +316,18 @@ class Session:
             self._models.pop(model, None)
         if status == "NOT_FOUND" and model is not None and "unknown model" in error.message():
             try:
-                index = yield Rpc("get_model_repository_index", CONTROL_TIMEOUT_S)
+                index = yield Rpc(lambda stub: stub.get_model_repository_index, CONTROL_TIMEOUT_S)
             except InferenceServerException:
                 return failures.unknown_model(self.options, model, ())
             return failures.unknown_model(self.options, model, read_index(index))
         return failures.refused(self.options, model, status, error)
 
     def _given_up(
-        self, error: InferenceServerException, status: str, waited_s: float
+        self, error: InferenceServerException, status: str, model: str | None, waited_s: float
     ) -> Steps[HilumError]:
         detail = (error.message() or status).strip()
+        if status == _DEAD_PART:
+            return failures.part_stayed_dead(self.options, model, detail, waited_s)
         if status == "RESOURCE_EXHAUSTED":
             return failures.busy(self.options, detail, waited_s)
         if self._outage.answered:

@@ -1,34 +1,37 @@
-"""Client code that is written once and waits in two ways.
+"""How the client talks to a server, written once and waiting in two ways.
 
 A generator of type `Steps` yields what has to be waited for, is sent the outcome, and returns its
 result. `run_steps` drives it in a thread, `run_steps_async` in an event loop. Steps call other
-steps with ``yield from``::
-
-    def lung_area(image: Array) -> Steps[int]:
-        pixels = yield calls.Compute(lambda: prepare(image), "preprocess")
-        answer = yield from calls.infer("cxr_lung", {"image": pixels}, ["lung"])
-        return int(answer.outputs["lung"].sum())
+steps with ``yield from``. Systems know nothing of this: they use `hilum.client.calls`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from .trace import span
+if TYPE_CHECKING:
+    from tritonclient.grpc import InferenceServerClient
+    from tritonclient.grpc.aio import InferenceServerClient as AsyncInferenceServerClient
 
 T = TypeVar("T")
+
+Stub: TypeAlias = "InferenceServerClient | AsyncInferenceServerClient"
+"""What makes the calls, in a thread or in an event loop."""
+
+Method = Callable[..., Any]
+"""A method of a `Stub`: the asyncio one's give awaitables."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """Call `method` of tritonclient's ``InferenceServerClient``.
+    """Call the method that `method` takes of a stub: ``Rpc(lambda stub: stub.infer, 10.0)``.
 
     Outcome: what the method returns, or the ``InferenceServerException`` it raises.
     """
 
-    method: str
+    method: Callable[[Stub], Method]
     timeout_s: float
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -40,59 +43,32 @@ class Sleep:
     seconds: float
 
 
+SMALL_BYTES = 1 << 16
+"""What is copied at once on an event loop: a thread would take longer to be asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Call a function that computes or blocks: at once, or in a thread beside an event loop.
+    """Call a function that computes, copies or blocks.
+
+    Outcome: what it returns. In an event loop it runs in a thread beside it.
 
     Attributes
     ----------
-    name
-        What it does, in a word, for a trace; empty where that is not worth a bar.
+    size
+        Bytes that it copies, if that is all it does: few are copied on the event loop.
     """
 
     function: Callable[[], Any]
-    name: str = ""
+    size: int | None = None
 
-    def perform(self) -> Any:
-        """Call it."""
-        if not self.name:
-            return self.function()
-        with span(self.name):
-            return self.function()
+    @property
+    def is_short(self) -> bool:
+        """Whether it takes no longer than to ask a thread."""
+        return self.size is not None and self.size <= SMALL_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Run a method of the client's `Session` that returns `Steps`, with its retries and all."""
-
-    method: str
-    arguments: tuple[Any, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Each:
-    """Run steps for each of many items, `in_flight` at once.
-
-    Outcome: their results, in the order of the items. Items are taken as they are needed, so they
-    may be lazy; the first error ends the whole.
-    """
-
-    make: Callable[[Any], Steps[Any]]
-    items: Iterable[Any]
-    in_flight: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """Tell whoever runs the steps how far they have come."""
-
-    stage: str
-    done: int
-    total: int
-
-
-Action = Rpc | Sleep | Compute | Ask | Each | Tell
+Action = Rpc | Sleep | Compute
 Steps = Generator[Action, Any, T]
 
 
@@ -118,21 +94,6 @@ async def run_steps_async(steps: Steps[T], perform: Callable[[Action], Awaitable
         while True:
             try:
                 outcome = await perform(action)
-            except BaseException as error:  # noqa: BLE001 - the steps decide, and clean up
-                action = steps.throw(error)
-            else:
-                action = steps.send(outcome)
-    except StopIteration as end:
-        return end.value
-
-
-def changed(steps: Steps[T], change: Callable[[Action], Action]) -> Steps[T]:
-    """`steps` with other actions in the place of their own; outcomes and errors are theirs."""
-    try:
-        action = next(steps)
-        while True:
-            try:
-                outcome = yield change(action)
             except BaseException as error:  # noqa: BLE001 - the steps decide, and clean up
                 action = steps.throw(error)
             else:

@@ -1,9 +1,9 @@
 """What a run did when: spans of its steps, as Chrome trace events.
 
 Whoever does something worth a bar in the picture says so with `span`, which costs next to nothing
-while no trace is recorded. A row of the picture is a thread (or an asyncio task) while it is at
-work, and on a GPU the stream of that thread, since `Device.follow` waits for it. Spans of a row lie
-within each other. Studies are told by their number, never by name.
+while no trace is recorded. A row of the picture is a thread (or an asyncio task) while it works,
+and on a GPU the stream of that thread, since a `Device` waits for it. Spans of a row lie within
+each other. Studies are named by their number, never by name.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hilum.catalog.errors import OutputError
+
 from .overlap import Interval, Overlap
-from .whole_file import make_folder, whole_file
 
 _PROCESS = 1
 """Number of the one process in the file."""
@@ -78,10 +79,10 @@ class Trace:
             yield
         finally:
             end = time.perf_counter_ns()
-            told = about if study is None else {"study": study, **about}
+            arguments = about if study is None else {"study": study, **about}
             event = {
                 "name": name, "cat": kind, "ph": "X", "pid": _PROCESS, "tid": row.number,
-                "ts": (start - self.origin) / 1000, "dur": (end - start) / 1000, "args": told,
+                "ts": (start - self.origin) / 1000, "dur": (end - start) / 1000, "args": arguments,
             }  # fmt: skip
             with self._lock:
                 self._events.append(event)
@@ -100,7 +101,7 @@ class Trace:
         return Overlap.of(spans["study"], spans["wait"], spans["work"])
 
     def save(self, path: Path) -> None:
-        """Write the file, which Perfetto and chrome://tracing open; whole or not at all.
+        """Write the file, which Perfetto and chrome://tracing open.
 
         Raises
         ------
@@ -112,9 +113,15 @@ class Trace:
             rows = range(1, self._most + 1)
         names = [_named("process_name", 0, "hilum run")]
         names += [_named("thread_name", row, f"row {row}") for row in rows]
-        make_folder(path.parent)
-        with whole_file(path) as partial:
-            partial.write_text(json.dumps({"traceEvents": names + events}) + "\n")
+        text = json.dumps({"traceEvents": names + events}) + "\n"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        except OSError as failure:
+            raise OutputError(
+                f"the trace could not be written to {path}: {failure.strerror or failure}; check "
+                "the folder, its permissions and its space"
+            ) from failure
 
     def _free_row(self) -> int:
         taken = {row.number for row in self._rows.values()}
@@ -143,7 +150,7 @@ def span(name: str, *, whole: bool = False, **about: Any) -> AbstractContextMana
 
 @contextmanager
 def study(number: int) -> Iterator[None]:
-    """Record the span of a study; the spans of all that works for it bear its number."""
+    """Record the span of a study; the spans of all that works for it have its number."""
     active = _active.get()
     if active is None:
         yield

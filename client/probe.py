@@ -22,7 +22,10 @@ class Listener(Enum):
     HTTP2_OVER_TLS = "a server answers that speaks HTTP/2 over TLS, as gRPC servers and proxies do"
     NO_TLS = "something answers with which no TLS connection can be made"
     OTHER = "something answers that is not a gRPC server"
-    HANGS_UP = "something accepts connections and closes them, as Triton's HTTP port does"
+    HANGS_UP = (
+        "something accepts connections and closes them, as Triton's HTTP port does, and as a "
+        "server of Hilum does for every user but its own"
+    )
     SILENT = "something accepts connections and says nothing"
     REFUSED = "nothing listens"
     UNREACHABLE = "nothing can be reached"

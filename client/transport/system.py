@@ -20,6 +20,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..steps import Method, Stub
+
 logger = logging.getLogger(__name__)
 
 PREFIX = "hilum_client-"
@@ -32,7 +34,6 @@ class SystemMemory:
     """Shared memory of the host."""
 
     name: Literal["shm", "cuda"] = "shm"
-    kind: str = "system"
     noun: str = "shared memory"
     smallest: int = 1 << 16
 
@@ -47,6 +48,18 @@ class SystemMemory:
     def ownerless(self, names: Iterable[str]) -> list[str]:
         """Those of the server's region `names` whose owner is dead."""
         return ownerless(names)
+
+    def register(self, stub: Stub) -> Method:
+        """The call that makes a region known to the server."""
+        return stub.register_system_shared_memory
+
+    def unregister(self, stub: Stub) -> Method:
+        """The call that has the server forget a region."""
+        return stub.unregister_system_shared_memory
+
+    def status(self, stub: Stub) -> Method:
+        """The call for the regions that the server knows."""
+        return stub.get_system_shared_memory_status
 
 
 def has_folder() -> bool:
@@ -172,6 +185,13 @@ def remove_leftovers() -> list[str]:
     if removed:
         logger.info("removed %d shared memory regions of processes that died", len(removed))
     return removed
+
+
+def remove_own() -> None:
+    """Unlink every region of this process, when it ends without time to close its clients."""
+    if has_folder():
+        for path in _FOLDER.glob(f"{PREFIX}*{os.getpid()}-{_start_time()}-*"):
+            path.unlink(missing_ok=True)
 
 
 def ownerless(names: Iterable[str]) -> list[str]:

@@ -7,15 +7,19 @@ lost only when no server is left for longer than the window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from ..catalog.errors import ConnectionFailed, RepositoryError
+from hilum.catalog.errors import ConnectionFailed, RepositoryError
+from hilum.preprocessing.arrays import Array
+
 from .blocking import Blocking
+from .calls import Progress
 from .client import Client
+from .models import Inference, ModelInfo
 from .options import ConnectionOptions
 from .servers import Servers
-from .steps import Ask, Rpc, Sleep, Tell
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 class ClientPool(Blocking):
     """A client of several servers. Many threads may use one at once.
 
-    Each request goes to the server that has the fewest of this pool's requests in work, and among
+    Each request goes to the server that has the fewest of this pool's requests, and among
     equals to the one whose last request is longest ago: in turn, as long as all are equally fast.
     A slower server gets fewer.
 
@@ -63,9 +67,12 @@ class ClientPool(Blocking):
         # Whether to wait for a server is for the pool to decide: another one may be there.
         own = {**options, "retry_window_s": 0.0, "connect_window_s": 0.0}
         self.servers = len(urls)
-        self._servers = Servers([Client(url, metrics=metrics, **own) for url in urls], self.options)
-        self.on_progress: Callable[[Tell], None] = lambda _told: None
-        """Called with what studies tell of their progress, from several threads."""
+        with ExitStack() as opened:  # an address that is none must not leave the others open
+            clients = [opened.enter_context(Client(url, metrics=metrics, **own)) for url in urls]
+            opened.pop_all()
+        self._servers = Servers(clients, self.options)
+        self.on_progress: Callable[[Progress], None] = lambda _: None
+        """Called with the progress of studies, from several threads."""
 
     @property
     def clients(self) -> tuple[Client, ...]:
@@ -77,9 +84,60 @@ class ClientPool(Blocking):
         """Why a server gets no requests now, by address."""
         return self._servers.away()
 
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        *,
+        deadline_s: float | None = None,
+        output_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> Inference:
+        """Run a model on arrays on one of the servers.
+
+        Parameters
+        ----------
+        model
+            Name of the Triton model.
+        inputs
+            Arrays by name, with the model's element types and shapes; with the batch axis where it
+            has one. Arrays on a GPU travel through CUDA shared memory where the server takes it.
+        outputs
+            Names of the outputs that are wanted.
+        deadline_s
+            Seconds for the answer; None for the connection's own.
+        output_shapes
+            Whole shapes of outputs that the server declares with lengths of -1 and the caller
+            knows; without them such outputs come over gRPC.
+
+        Raises
+        ------
+        ConnectionFailed
+            No server, none that is Triton, or it went away for longer than the retry window.
+        DeadlineExceeded
+            The server had the request and did not answer in time.
+        InferenceFailed
+            The server answered with an error; an unknown model and wrong inputs are such.
+        """
+        return self._servers.ask(
+            lambda client: client.infer(
+                model, inputs, outputs, deadline_s=deadline_s, output_shapes=output_shapes
+            )
+        )
+
+    def model(self, name: str) -> ModelInfo:
+        """The signature of a model as one of the servers has it.
+
+        Parameters
+        ----------
+        name
+            Name of the Triton model.
+        """
+        return self._servers.ask(lambda client: client.model(name))
+
     def models(self) -> tuple[str, ...]:
         """Names of the models that are ready on every server that answers."""
-        found = [set(names) for names in self._servers.ask_all("models").values()]
+        found = [set(names) for names in self._servers.ask_all(Client.models).values()]
         return tuple(sorted(set.intersection(*found)))
 
     def about(self) -> dict[str, Any] | None:
@@ -90,21 +148,21 @@ class ClientPool(Blocking):
         RepositoryError
             When they do not serve the same: results would depend on which one was asked.
         """
-        found = self._servers.ask_all("about")
-        (first, told), *others = found.items()
+        found = self._servers.ask_all(Client.about)
+        (first, certificates), *others = found.items()
         for other, also in others:
-            if differing := _differing(told, also):
+            if differing := _differing(certificates, also):
                 raise RepositoryError(
                     f"{first.url} and {other.url} serve different weights of "
                     f"{', '.join(differing)}, or the same in another precision; give all servers "
                     "the same model repository"
                 )
-        return told and {**told, "served_by": _served_by(found.values())}
+        return certificates and {**certificates, "served_by": _served_by(found.values())}
 
     def describe(self) -> dict[str, str]:
         """Addresses, names and versions of the servers, and how tensors travel, for a report."""
-        told = list(self._servers.ask_all("describe").values())
-        found = {key: _joined(one[key] for one in told) for key in told[0]}
+        answers = list(self._servers.ask_all(Client.describe).values())
+        found = {key: _joined(one[key] for one in answers) for key in answers[0]}
         if away := self.away:
             found["away"] = ", ".join(away)
         return found
@@ -120,40 +178,30 @@ class ClientPool(Blocking):
     def __repr__(self) -> str:
         return f"<ClientPool {', '.join(member.url for member in self._servers.members)}>"
 
-    def _reach(self, action: Ask | Rpc | Sleep) -> Any:
-        match action:
-            case Ask():
-                return self._servers.ask(action)
-            case Sleep():
-                self._servers.closing.wait(action.seconds)
-                return None
-            case Rpc():
-                raise TypeError(f"{action.method} is for one server; ask one of `clients`")
 
-
-def _served_by(told: Iterable[dict[str, Any] | None]) -> dict[str, str]:
+def _served_by(answers: Iterable[dict[str, Any] | None]) -> dict[str, str]:
     """By model, what serves it: two names where an engine failed on one of the servers alone."""
     found: dict[str, set[str]] = {}
-    for one in told:
+    for one in answers:
         for model, backend in (one or {}).get("served_by", {}).items():
             found.setdefault(model, set()).add(backend)
     return {model: ", ".join(sorted(names)) for model, names in found.items()}
 
 
 def _differing(one: dict[str, Any] | None, other: dict[str, Any] | None) -> list[str]:
-    """Models that both servers have, with weights or precision that they tell differently.
+    """Models that both servers have, with weights or precision that differ.
 
-    Where only one of them tells, all of its models may differ.
+    Where only one of them says, all of its models may differ.
     """
     ours, theirs = _weights(one), _weights(other)
     both = {*ours} & {*theirs} if one and other else {*ours, *theirs}
     return sorted(m for m in both if ours.get(m) != theirs.get(m))
 
 
-def _weights(told: dict[str, Any] | None) -> dict[str, tuple[Any, ...]]:
+def _weights(about: dict[str, Any] | None) -> dict[str, tuple[Any, ...]]:
     """By model, its weights' source, checksum and precision; None where a server is silent."""
     found: dict[str, tuple[Any, ...]] = {}
-    for model, certificate in (told or {"models": {}})["models"].items():
+    for model, certificate in (about or {"models": {}})["models"].items():
         weights = certificate.get("weights", {})
         precision = certificate.get("precision")
         found[model] = (weights.get("source"), weights.get("sha256"), precision)

@@ -7,16 +7,24 @@ from collections.abc import Iterable
 
 from tritonclient.utils import InferenceServerException
 
-from ..catalog import SYSTEMS, Ensemble
-from ..catalog.errors import ConnectionFailed, HilumError, InferenceFailed
-from .listener import Listener
+from hilum.catalog import SYSTEMS, Ensemble
+from hilum.catalog.errors import ConnectionFailed, HilumError, InferenceFailed
+
 from .models import ModelState
 from .options import ConnectionOptions
+from .probe import Listener
 
 _PORT_HINT = "Triton's gRPC endpoint is meant, port 8001 by default (8000 is HTTP, 8002 metrics)"
 
 _ADDITIONS = re.compile(r"\[request id: [^\]]*\] | NOTE: .*", re.DOTALL)
 """What Triton puts around some of its messages."""
+
+_DEAD_PART = re.compile(
+    r"(?:\[request id: [^\]]*\] )?(?:in ensemble '[^']*', )?"
+    r"(?:Failed to process the request\(s\) for model (?:instance )?'[^']*', message: )?"
+    r"(?:Stub process '[^']*' is not healthy"
+    r"|Failed to process requests, the stub process is not healthy)"
+)
 
 
 def is_retried(status: str, error: InferenceServerException) -> bool:
@@ -26,6 +34,15 @@ def is_retried(status: str, error: InferenceServerException) -> bool:
     # Of these three, gRPC and Triton give the same status, and waiting does not help.
     too_long = "larger than max" in (error.message() or "")
     return not (too_long or _is_tls_failure(error) or is_restricted(error))
+
+
+def is_dead_part(status: str, error: InferenceServerException) -> bool:
+    """Whether the process of a model died on the server, which is no fault of this request's.
+
+    Triton then answers every request for the model with INTERNAL and this sentence, from wherever
+    it noticed. What a model itself says of an error never begins so.
+    """
+    return status == "INTERNAL" and _DEAD_PART.match(error.message() or "") is not None
 
 
 def is_restricted(error: InferenceServerException) -> bool:
@@ -59,7 +76,13 @@ def never_answered(
 ) -> ConnectionFailed:
     """No server was found within the connect window."""
     found = f"at {options.url} {listener.value}" if listener else f"no answer from {options.url}"
-    if listener in (Listener.REFUSED, None):
+    proxy = options.proxy_variable()
+    if proxy is not None:
+        # What listens was asked directly; the requests of gRPC go to the proxy.
+        found = f"no answer from {options.url} through the proxy of the variable {proxy}"
+        host = options.endpoint[0] if options.endpoint else "the server's host"
+        remedy = f"set no_proxy={host} to reach the server directly, or mend {proxy}"
+    elif listener in (Listener.REFUSED, None):
         remedy = "start a server with `hilum serve`, or give the address of one that runs"
     elif listener in (Listener.UNREACHABLE, Listener.UNKNOWN_HOST):
         remedy = "check the host's name, the network and its firewall"
@@ -82,6 +105,26 @@ def went_away(options: ConnectionOptions, detail: str, waited_s: float) -> Conne
     return ConnectionFailed(
         f"the server at {options.url} went away and was not back after {waited_s:.1f} s; look at "
         f"its log, restart it with `hilum serve`, and repeat what failed ({detail})"
+    )
+
+
+def part_stayed_dead(
+    options: ConnectionOptions, model: str | None, detail: str, waited_s: float
+) -> ConnectionFailed:
+    """The process of a model died, and the server was not started again within the window."""
+    return ConnectionFailed(
+        f"the process of {f'model {model!r}' if model else 'a model'} at {options.url} died and "
+        f"was not back after {waited_s:.1f} s; start the server again (`hilum serve` does so by "
+        f"itself) and repeat what failed ({detail})"
+    )
+
+
+def kills_parts(url: str, model: str | None, deaths: int, detail: str) -> InferenceFailed:
+    """The process of a model died of one request again and again."""
+    return InferenceFailed(
+        f"the process of {f'model {model!r}' if model else 'a model'} at {url} died {deaths} "
+        "times while it had this request, which may be the cause; leave this study out and look "
+        f"at the server's log ({detail})"
     )
 
 
@@ -126,7 +169,7 @@ def refused(
     if status == "INVALID_ARGUMENT":
         return InferenceFailed(
             f"{where} does not take this request: {message} (if the server serves another "
-            "version of Hilum's models, export them anew and restart it)"
+            "version of Hilum's models, export them again and restart it)"
         )
     return InferenceFailed(f"{where} failed with {status or 'a local error'}: {message}")
 

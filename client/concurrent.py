@@ -23,7 +23,7 @@ def in_order(
 
     Items are taken as they are needed: as many finished results wait, at most, for a slower one
     before them. The first exception ends the iteration; so does closing it. Either waits for the
-    items in progress: `on_end` is called before that, to tell them.
+    items in progress: `on_end` is called before that, so that they may end.
     """
     waiting: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(in_flight, thread_name_prefix="hilum-work")

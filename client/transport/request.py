@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,14 +16,13 @@ from tritonclient.utils import (
     triton_to_np_dtype,
 )
 
-from ..catalog.errors import InferenceFailed
-from ..preprocessing.arrays import Array
-from .device_memory import as_device_array
-from .pool import Region, aligned
-from .steps import Rpc
+from hilum.catalog.errors import InferenceFailed
+from hilum.preprocessing.arrays import Array
 
-TransportName = Literal["grpc", "shm", "cuda"]
-"""Inside gRPC messages, through system shared memory, or through that of a GPU."""
+from ..options import TransportName
+from ..steps import Rpc
+from .cuda import as_device_array
+from .regions import Region, aligned
 
 CONTROL_TIMEOUT_S = 10.0
 """Time for a call that computes nothing: metadata, readiness, registration of a region."""
@@ -57,7 +56,7 @@ class Request:
     def rpc(self, inputs: list[InferInput], outputs: list[InferRequestedOutput]) -> Rpc:
         """The call that sends it."""
         arguments = {"model_name": self.model, "inputs": inputs, "outputs": outputs}
-        return Rpc("infer", self.deadline_s, arguments)
+        return Rpc(lambda stub: stub.infer, self.deadline_s, arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ class Layout:
     def describe(
         self, request: Request, region: Region
     ) -> tuple[list[InferInput], list[InferRequestedOutput]]:
-        """Write the inputs; return what tells the server where everything is."""
+        """Write the inputs; return what says where everything is."""
         inputs, outputs = [], []
         for name, array in request.inputs.items():
             offset = self.inputs[name]
@@ -123,12 +122,12 @@ class Layout:
             if name not in self.outputs:
                 arrays[name] = received(result, name)
                 continue
-            told = result.get_output(name)
-            shape, dtype = tuple(told.shape), np.dtype(triton_to_np_dtype(told.datatype))
+            reported = result.get_output(name)
+            shape, dtype = tuple(reported.shape), np.dtype(triton_to_np_dtype(reported.datatype))
             room = _byte_size(*request.output_specs[name])
             if prod(shape) * dtype.itemsize > room:
                 raise InferenceFailed(
-                    f"model {request.model}: output {name!r} came as {told.datatype} "
+                    f"model {request.model}: output {name!r} came as {reported.datatype} "
                     f"{list(shape)}, more than the {room} bytes it was given; the server's model "
                     "is not the one that was described"
                 )

@@ -17,9 +17,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.errors import InferenceFailed
-from ..preprocessing.arrays import Array, to_host
-from .shared_memory import PREFIX, Mark, has_folder, ownerless
+from hilum.catalog.errors import InferenceFailed
+from hilum.preprocessing.arrays import Array, to_host
+
+from ..steps import Method, Stub
+from .system import PREFIX, Mark, has_folder, ownerless
 
 _CUDA_DEVICES = (2, 13)
 """DLPack's numbers for memory of a GPU: of one, and managed (dlpack.h, ``DLDeviceType``)."""
@@ -68,7 +70,6 @@ class CudaMemory:
     """Memory of one GPU, shared by CUDA IPC handles."""
 
     name: Literal["shm", "cuda"] = "cuda"
-    kind: str = "cuda"
     noun: str = "CUDA shared memory"
     smallest: int = 1 << 21
     """CUDA puts smaller allocations together, and a handle gives all of them away."""
@@ -90,6 +91,18 @@ class CudaMemory:
         Only of clients that see the same ``/dev/shm``: other containers' regions have no file here.
         """
         return ownerless(name for name in names if name.startswith(PREFIX + _word()))
+
+    def register(self, stub: Stub) -> Method:
+        """The call that makes a region known to the server."""
+        return stub.register_cuda_shared_memory
+
+    def unregister(self, stub: Stub) -> Method:
+        """The call that has the server forget a region."""
+        return stub.unregister_cuda_shared_memory
+
+    def status(self, stub: Stub) -> Method:
+        """The call for the regions that the server knows."""
+        return stub.get_cuda_shared_memory_status
 
 
 class CudaRegion:

@@ -6,24 +6,17 @@ import dataclasses
 import threading
 from collections.abc import Mapping
 
-from tritonclient.grpc import InferRequestedOutput
+from tritonclient.grpc import InferInput, InferRequestedOutput
 
-from ..preprocessing.arrays import Array
-from .device_memory import CudaMemory, device_of, on_host
-from .options import ConnectionOptions
-from .request import (
-    CONTROL_TIMEOUT_S,
-    Answer,
-    Request,
-    TransportName,
-    inline,
-    received,
-    status_of,
-)
-from .shared_memory import SystemMemory
-from .sharing import Sharing
-from .steps import Steps
-from .trace import span
+from hilum.preprocessing.arrays import Array
+
+from ..options import ConnectionOptions
+from ..steps import Compute, Steps
+from ..trace import span
+from .channel import Sharing
+from .cuda import CudaMemory, device_of, on_host
+from .request import CONTROL_TIMEOUT_S, Answer, Request, TransportName, inline, received, status_of
+from .system import SystemMemory
 
 _ASKED_FOR = "it was asked for"
 
@@ -55,17 +48,17 @@ class Transport:
     @property
     def reason(self) -> str:
         """Why it is what it is, for a report: "shared memory: …" or "gRPC: …"."""
-        told = []
+        reasons = []
         for gpu, sharing in sorted(self._devices.items()):
             if sharing.accepted:
-                told.append(f"CUDA shared memory: the server opened memory of GPU {gpu}")
+                reasons.append(f"CUDA shared memory: the server opened memory of GPU {gpu}")
             elif sharing.obstacle is not None:
-                told.append(f"no CUDA shared memory of GPU {gpu}: {sharing.obstacle}")
+                reasons.append(f"no CUDA shared memory of GPU {gpu}: {sharing.obstacle}")
         if self._system.obstacle is not None:
-            told.append(f"gRPC: {self._system.obstacle}")
+            reasons.append(f"gRPC: {self._system.obstacle}")
         elif self._system.accepted:
-            told.append("shared memory: the server is on this host and opened a region")
-        return "; ".join(told) or "not negotiated yet"
+            reasons.append("shared memory: the server is on this host and opened a region")
+        return "; ".join(reasons) or "not negotiated yet"
 
     @property
     def regions(self) -> int:
@@ -73,7 +66,7 @@ class Transport:
         return len(self._system) + sum(map(len, self._devices.values()))
 
     def may_share(self, inputs: Mapping[str, Array]) -> Steps[bool]:
-        """Whether shared memory may be tried for these inputs, as far as this side can tell."""
+        """Whether shared memory may be tried for these inputs, as far as this side knows."""
         sharing = self._on_device(inputs)
         if sharing is not None and (yield from sharing.usable()):
             return True
@@ -94,7 +87,9 @@ class Transport:
             answer = yield from sharing.attempt(request)
             if answer is not None:
                 return answer
-        request = dataclasses.replace(request, inputs=on_host(request.inputs))
+        if sharing is not None or device_of(request.inputs) is not None:
+            inputs = yield Compute(lambda: on_host(request.inputs))
+            request = dataclasses.replace(request, inputs=inputs)
         if (yield from self._shares_system()):
             answer = yield from self._system.attempt(request)
             if answer is not None:
@@ -112,7 +107,7 @@ class Transport:
             yield from sharing.close()
 
     def abandon(self) -> None:
-        """Give all shared memory back without a word to the server, whose next client tells it."""
+        """Give all shared memory back without a word to the server; its next client says so."""
         for sharing in (self._system, *self._devices.values()):
             sharing.abandon()
 
@@ -132,13 +127,18 @@ class Transport:
             return self._devices[gpu]
 
     def _send_inline(self, request: Request) -> Steps[Answer]:
-        with span("encode", transport="grpc"):
-            inputs = [inline(name, array) for name, array in request.inputs.items()]
-            outputs = [InferRequestedOutput(name) for name in request.outputs]
+        size = sum(array.nbytes for array in request.inputs.values())
+        inputs, outputs = yield Compute(lambda: _encoded(request), size)
         with span("wait", transport="grpc"):
             result = yield request.rpc(inputs, outputs)
-        with span("decode", transport="grpc"):
+        with span("decode", transport="grpc"):  # views of the message: nothing is copied
             return Answer({n: received(result, n) for n in request.outputs}, "grpc")
+
+
+def _encoded(request: Request) -> tuple[list[InferInput], list[InferRequestedOutput]]:
+    with span("encode", transport="grpc"):
+        inputs = [inline(name, array) for name, array in request.inputs.items()]
+        return inputs, [InferRequestedOutput(name) for name in request.outputs]
 
 
 __all__ = [

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
+from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from ..catalog.errors import ConnectionFailed
-from . import shared_memory
-from .failures import is_restricted
-from .options import ConnectionOptions
-from .pool import Memory, Pool, Region
+from hilum.catalog.errors import ConnectionFailed
+
+from ..errors import is_restricted
+from ..options import ConnectionOptions
+from ..steps import Compute, Rpc, Sleep, Steps
+from ..trace import span
+from . import system as shared_memory
+from .regions import Memory, Pool, Region
 from .request import CONTROL_TIMEOUT_S, Answer, Layout, Request, status_of
-from .steps import Compute, Rpc, Sleep, Steps
-from .trace import span
 
 _ANSWERED = ("INVALID_ARGUMENT", "NOT_FOUND")
 """Errors with which the server says that it did not start on a request."""
 
 _AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
-"""Errors that tell nothing about what was asked."""
+"""Errors that say nothing about what was asked."""
 
 _REMEDIES = {
     "shm": "start the server on this host with access to its /dev/shm (Triton 26.05 and later: "
@@ -59,7 +62,7 @@ class Sharing:
         return len(self._pool)
 
     def usable(self) -> Steps[bool]:
-        """Whether it may be tried, as far as this side can tell.
+        """Whether it may be tried, as far as this side knows.
 
         Raises
         ------
@@ -92,10 +95,10 @@ class Sharing:
             return None
         yield from self._unregister_retired()
         layout = Layout.of(request)
-        region = self._pool.acquire(layout.size)
+        region: Region | None = yield self._acquire(layout.size)
         if region is None:  # what made room may have to be unregistered first
             yield from self._unregister_retired()
-            region = self._pool.acquire(layout.size)
+            region = yield self._acquire(layout.size)
         if region is None:
             return None
         try:
@@ -130,7 +133,7 @@ class Sharing:
             refused = []
             for region in regions:
                 try:
-                    yield self._call("unregister_{}_shared_memory", 1.0, region)
+                    yield self._unregister(region.name, 1.0)
                 except InferenceServerException as error:
                     if status_of(error) in _AWAY:
                         return
@@ -145,8 +148,12 @@ class Sharing:
             yield Sleep(pause)
 
     def abandon(self) -> None:
-        """Give every region up without a word to the server, whose next client tells it."""
+        """Give every region up without a word to the server; its next client says so."""
         self._pool.close()
+
+    def _acquire(self, size: int) -> Compute:
+        """Take a region; a new and large one takes its pages, which takes time."""
+        return Compute(lambda: self._pool.acquire(size), size)
 
     def _find_obstacle(self) -> str | None:
         obstacle = self.memory.obstacle()
@@ -160,28 +167,35 @@ class Sharing:
         if not (region.registered or (yield from self._register(region))):
             return None
         way = self.memory.name
-        with span("encode", transport=way):
-            inputs, outputs = layout.describe(request, region)
+        inputs, outputs = yield Compute(lambda: self._encoded(request, layout, region), layout.size)
         try:
             with span("wait", transport=way):
                 result = yield request.rpc(inputs, outputs)
         except InferenceServerException as error:
             if not _is_forgotten(error, region):
                 raise
-            # The server was started anew since; it has to be told of the region again.
+            # The server was restarted since, and has to open the region again.
             region.registered = False
             if not (yield from self._register(region)):
                 return None
             with span("wait", transport=way):
                 result = yield request.rpc(inputs, outputs)
-        with span("decode", transport=way):
-            return Answer(layout.collect(request, region, result), way)
+        return (yield Compute(lambda: self._decoded(request, layout, region, result), layout.size))
+
+    def _encoded(
+        self, request: Request, layout: Layout, region: Region
+    ) -> tuple[list[InferInput], list[InferRequestedOutput]]:
+        with span("encode", transport=self.memory.name):
+            return layout.describe(request, region)
+
+    def _decoded(self, request: Request, layout: Layout, region: Region, result: Any) -> Answer:
+        with span("decode", transport=self.memory.name):
+            return Answer(layout.collect(request, region, result), self.memory.name)
 
     def _register(self, region: Region) -> Steps[bool]:
         region.registered = True  # whatever comes of it, the server may know the name
-        method = f"register_{self.memory.kind}_shared_memory"
         try:
-            yield Rpc(method, CONTROL_TIMEOUT_S, region.registration())
+            yield Rpc(self.memory.register, CONTROL_TIMEOUT_S, region.registration())
         except InferenceServerException as error:
             if status_of(error) in _AWAY and not is_restricted(error):
                 raise
@@ -202,25 +216,23 @@ class Sharing:
         same ``/dev/shm`` as we, and a region whose file is not there is nobody's.
         """
         try:
-            method = f"get_{self.memory.kind}_shared_memory_status"
-            status = yield Rpc(method, CONTROL_TIMEOUT_S)
+            status = yield Rpc(self.memory.status, CONTROL_TIMEOUT_S)
             for name in self.memory.ownerless(status.regions):
-                method = f"unregister_{self.memory.kind}_shared_memory"
-                yield Rpc(method, CONTROL_TIMEOUT_S, {"name": name})
+                yield self._unregister(name, CONTROL_TIMEOUT_S)
         except InferenceServerException as error:
             shared_memory.logger.debug("leftovers stay registered: %s", error.message())
 
     def _unregister_retired(self) -> Steps[None]:
         for region in self._pool.take_retired():
             try:
-                yield self._call("unregister_{}_shared_memory", 1.0, region)
+                yield self._unregister(region.name, 1.0)
             except InferenceServerException:
                 self._pool.keep_retired(region)
             else:
                 region.free()
 
-    def _call(self, method: str, timeout_s: float, region: Region) -> Rpc:
-        return Rpc(method.format(self.memory.kind), timeout_s, {"name": region.name})
+    def _unregister(self, name: str, timeout_s: float) -> Rpc:
+        return Rpc(self.memory.unregister, timeout_s, {"name": name})
 
 
 def _is_forgotten(error: InferenceServerException, region: Region) -> bool:

@@ -10,7 +10,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ..preprocessing.arrays import Array
+from hilum.preprocessing.arrays import Array
+
+from ..steps import Method, Stub
 
 logger = logging.getLogger(__name__)
 
@@ -67,16 +69,13 @@ class Memory(Protocol):
     ----------
     name
         Of the transport, and the value of `ConnectionOptions.transport` that demands it.
-    kind
-        Triton's word for it: its calls are ``register_<kind>_shared_memory`` and so on.
     noun
-        For people.
+        For messages.
     smallest
         Bytes of the smallest region.
     """
 
     name: Literal["shm", "cuda"]
-    kind: str
     noun: str
     smallest: int
 
@@ -98,6 +97,18 @@ class Memory(Protocol):
         """Those of the server's region `names` that are of clients that died."""
         ...
 
+    def register(self, stub: Stub) -> Method:
+        """The call that makes a region known to the server."""
+        ...
+
+    def unregister(self, stub: Stub) -> Method:
+        """The call that has the server forget a region."""
+        ...
+
+    def status(self, stub: Stub) -> Method:
+        """The call for the regions that the server knows."""
+        ...
+
 
 def aligned(size: int) -> int:
     """`size` rounded up to where the next tensor may start."""
@@ -113,7 +124,7 @@ def size_class(size: int, smallest: int) -> int:
 
 
 class Pool:
-    """Regions to reuse, bounded in total size. Thread-safe; it never waits and never calls out.
+    """Regions to reuse, bounded in total size. Thread-safe; nobody waits for another's new region.
 
     A region is *retired* when it is given up but the server may still know it, or even write to
     it: it waits to be unregistered.
@@ -126,6 +137,7 @@ class Pool:
         self._idle: list[Region] = []
         self._used: set[Region] = set()
         self._retired: dict[Region, float] = {}  # when to unregister
+        self._making = 0  # bytes of regions that are being made
         self._closed = False
         self._full_told = False
 
@@ -144,13 +156,22 @@ class Pool:
                 self._retire(self._idle.pop(0))
             if self._occupied() + wanted > self._limit:
                 return None
-            try:
-                region = self._memory.make(wanted)
-            except (OSError, MemoryError) as error:
-                self._tell_full(error)
-                return None
-            self._used.add(region)
-            return region
+            self._making += wanted
+        region = None
+        try:
+            region = self._memory.make(wanted)  # takes its pages, so without the lock
+        except (OSError, MemoryError) as error:
+            self._tell_full(error)
+        finally:
+            with self._lock:
+                self._making -= wanted
+                closed = self._closed
+                if region is not None and not closed:
+                    self._used.add(region)
+        if region is not None and closed:  # nobody else would give it up
+            region.free()
+            return None
+        return region
 
     def release(self, region: Region) -> None:
         """Give a region back for reuse; the server must be done with it."""
@@ -199,7 +220,8 @@ class Pool:
         return len(self._idle) + len(self._used)
 
     def _occupied(self) -> int:
-        return sum(region.size for region in (*self._idle, *self._used, *self._retired))
+        regions = (*self._idle, *self._used, *self._retired)
+        return self._making + sum(region.size for region in regions)
 
     def _retire(self, region: Region) -> None:
         if region.registered:

@@ -1,1 +1,0 @@
-"""Pictures of results: one module for each system, drawn with the canvas they share."""

@@ -16,11 +16,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.dlpe import DIRECTIONS, TASKS, Direction
-from ..catalog.errors import InputError
-from ..preprocessing.dlpe_space import normalise
-from ..preprocessing.series import Series, open_series
-from ..preprocessing.slabs import Slab, cut, slices_first
+from hilum.catalog.dlpe import DIRECTIONS, TASKS, Direction
+from hilum.catalog.errors import InputError
+from hilum.preprocessing.dlpe.slabs import Slab, cut, slices_first
+from hilum.preprocessing.dlpe.space import normalise
+from hilum.preprocessing.reading.series import Series, open_series
 
 Volumes = Mapping[str, NDArray]
 """[x, y, z] of one normalised space by name."""
@@ -86,7 +86,7 @@ class Calibration:
             yield np.load(_file(self.folder, part, direction, number, volume))
 
     def described(self, direction: Direction) -> dict[str, int]:
-        """What a certificate tells: no paths, no identifiers."""
+        """What a certificate states: no paths, no identifiers."""
         return {
             "series": self.series,
             "grid": self.grid,
@@ -133,17 +133,17 @@ def cut_slabs(
     share = -(-slices // len(studies))
     names: list[frozenset[str]] = []
     for number, study in enumerate(studies, 1):
-        told = f"calibration series {number} of {len(studies)}"
+        which = f"calibration series {number} of {len(studies)}"
         try:
             volumes = _volumes(open_series(study), grid, find)
         except InputError as error:
-            raise InputError(f"{told} cannot be used: {error}") from error
+            raise InputError(f"{which} cannot be used: {error}") from error
         names.append(frozenset(volumes))
         for direction in DIRECTIONS:
             middles = _choose(slices_first(volumes["ct"], direction), share, rng)
             if len(middles) < 2:
                 raise InputError(
-                    f"{told}: too few slices along {direction.upper()} show anything; give one "
+                    f"{which}: too few slices along {direction.upper()} show anything; give one "
                     "that covers the chest"
                 )
             held = max(1, len(middles) // HELD_OUT)

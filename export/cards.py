@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..catalog import Network, System
+from hilum.catalog import Network, System
 
 
 def card(system: System, network: Network, certificate: Mapping[str, Any]) -> str:

@@ -19,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import Arithmetic, Model, Network, Precision, Tensor, at_precision
-from ..catalog.errors import ExportError
+from hilum.catalog import Arithmetic, Model, Network, Precision, Tensor, at_precision
+from hilum.catalog.errors import ExportError
 
 CERTIFICATE = "certificate.json"
 MODEL_FILE = "model.onnx"
@@ -57,7 +57,7 @@ class Weights:
     network: str
     source: str
     sha256: str
-    kind: Literal["random", "checkpoint", "user file"]
+    kind: Literal["random", "reference", "checkpoint", "user file"]
 
 
 @dataclass(slots=True)
@@ -106,8 +106,8 @@ class Parity:
             )
         apart = np.abs(got.astype(np.float64) - want)
         reach = np.abs(want.astype(np.float64)).max()
-        told = (self.largest, apart.max()), (self.mean, apart.mean()), (self.reach, reach)
-        for worst, value in told:
+        measured = (self.largest, apart.max()), (self.mean, apart.mean()), (self.reach, reach)
+        for worst, value in measured:
             worst[name] = _worse(worst.get(name, 0.0), float(value))
         if got.dtype == np.float16:
             self.half.add(name)
@@ -132,7 +132,7 @@ class Parity:
 
         Notes
         -----
-        Integer outputs are masks; the reference tells in ``probability of NAME`` the map that NAME
+        Integer outputs are masks; the reference gives in ``probability of NAME`` the map that NAME
         was thresholded from.
         """
         for name in (t.name for t in network.outputs):
@@ -165,7 +165,7 @@ class Parity:
                 continue
             if not value <= (allowed := self._allowed(name)):
                 return f"{name} differs by {value:.2g}, more than {allowed:.0e} allows"
-        if precision == "fp16":
+        if precision in ("fp16", "bf16"):
             return self._half_problem()
         return None
 
@@ -201,7 +201,7 @@ def certificate(
     weights: Weights,
     precision: str,
     parity: Parity | None,
-    int8: Mapping[str, Any] | None = None,
+    judged: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The certificate as it is written to JSON.
 
@@ -211,8 +211,10 @@ def certificate(
         Name, sha256, bytes, opset and IR version of the served file.
     parity
         None when a user's file is served untouched and there is nothing to compare it with.
-    int8
-        Of an export for INT8: what the network was calibrated on, its Dice, why it was refused.
+    judged
+        More of what was asked for: ``int8`` (what the network was calibrated on, its Dice, why it
+        was refused), ``bf16`` (whether it was accepted, why not), ``served_by`` where that is not
+        ONNX Runtime.
     """
     return {
         "system": system,
@@ -245,7 +247,7 @@ def certificate(
             "compared_pixels": parity.pixels,
             "outputs": parity.outputs,
         },
-        **({} if int8 is None else {"int8": dict(int8)}),
+        **(judged or {}),
         "versions": versions(),
     }
 
@@ -263,9 +265,9 @@ def has_half(model: Model) -> bool:
 def wire_precision(network: Network, certificate: Mapping[str, Any]) -> Precision:
     """Whether an exported network takes and gives FP16 where the catalog says it may."""
     tensors = (*certificate.get("inputs", ()), *certificate.get("outputs", ()))
-    told = {t["name"]: t["dtype"] for t in tensors}
+    types = {t["name"]: t["dtype"] for t in tensors}
     half = [t.name for t in (*network.inputs, *network.outputs) if t.half]
-    return "fp16" if any(told.get(name) == "FP16" for name in half) else "fp32"
+    return "fp16" if any(types.get(name) == "FP16" for name in half) else "fp32"
 
 
 def has_wide(model: Model) -> bool:
@@ -275,12 +277,12 @@ def has_wide(model: Model) -> bool:
 
 def is_wide(network: Network, certificate: Mapping[str, Any]) -> bool:
     """Whether an exported network takes INT32 where the catalog says INT16."""
-    told = {t["name"]: t["dtype"] for t in certificate.get("inputs", ())}
-    return any(told.get(t.name) == "INT32" for t in network.inputs if t.wide)
+    types = {t["name"]: t["dtype"] for t in certificate.get("inputs", ())}
+    return any(types.get(t.name) == "INT32" for t in network.inputs if t.wide)
 
 
 def as_exported(network: Network, certificate: Mapping[str, Any]) -> Network:
-    """The declaration of a network with the element types that its certificate tells."""
+    """The declaration of a network with the element types that its certificate states."""
     precision = wire_precision(network, certificate)
     return at_precision(network, precision, wide=is_wide(network, certificate))
 
@@ -320,7 +322,7 @@ def read_certificate(model_folder: Path) -> dict[str, Any] | None:
 
 
 def served_file(path: Path, opset: int | None, ir_version: int | None) -> dict[str, Any]:
-    """What a certificate tells about the served file; versions are None for a user's own."""
+    """What a certificate states about the served file; versions are None for a user's own."""
     return {
         "name": path.name,
         "sha256": sha256_of(path),

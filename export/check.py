@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from google.protobuf.text_format import ParseError
 
-from ..catalog import ABOUT, SYSTEMS, Ensemble, Model, Network, Precision, System
-from ..catalog.errors import ExportError, RepositoryError
+from hilum.catalog import ABOUT, SYSTEMS, Ensemble, Model, Network, Precision, System
+from hilum.catalog.errors import ExportError, RepositoryError
+
 from .certificate import (
     MODEL_FILE,
     as_exported,
@@ -23,14 +24,9 @@ from .certificate import (
     wire_precision,
 )
 from .config import ModelConfig, model_config, parse_config
-from .declarations import (
-    declared_files,
-    engine_configs,
-    resolve_sizes,
-    served_models,
-    shared_sizes,
-)
+from .declarations import declared_files, resolve_sizes, runtime_config, served_models, shared_sizes
 from .tensorrt.findings import check_engines
+from .tensorrt.plan import read_plan
 
 INTERFACE = (
     "name",
@@ -93,19 +89,19 @@ def check_repository(repository: Path, systems: Iterable[System] | None = None) 
             )
         ]
     try:
-        engine_configs(repository)
+        read_plan(repository)
     except RepositoryError as broken:
         remedy = "hilum export --target tensorrt"
-        return [Finding("", "error", str(broken), "nobody can tell what serves networks", remedy)]
+        return [Finding("", "error", str(broken), "it is unknown what serves networks", remedy)]
     found = [finding for system in chosen for finding in _check_system(repository, system)]
     names = {model.model for system in chosen for model in system.models()}
-    found += [Finding(*told) for told in check_engines(repository, names)]
+    found += [Finding(*fields) for fields in check_engines(repository, names)]
     found += _check_declared(repository, ABOUT, {}, "hilum export")
     return sorted(found, key=lambda finding: finding.severity)
 
 
 def _check_system(repository: Path, system: System) -> Iterator[Finding]:
-    if not any((repository / model.model).is_dir() for model in system.models()):
+    if not any((repository / name).is_dir() for name in _own(system)):
         return  # the repository is for other systems
     certificates: dict[str, dict[str, Any]] = {}
     for network in system.networks:
@@ -136,11 +132,18 @@ def _check_system(repository: Path, system: System) -> Iterator[Finding]:
         if isinstance(model, Ensemble):
             yield from _check_joined(model, precisions, command)
         if isinstance(model, Network) and not _onnx(repository, model).is_file():
-            continue  # an export of it writes its configuration anew
+            continue  # an export of it writes its configuration again
         yield from _check_declared(repository, model, sizes[model.model], command)
     for network in system.networks:
         found = certificates.get(network.model)
         yield from _check_network(repository, system, network, found, sizes[network.model])
+
+
+def _own(system: System) -> set[str]:
+    """Models that tell that a repository is for a system: those that no other has, else all."""
+    names = {model.model for model in system.models()}
+    others = {m.model for other in SYSTEMS.values() if other != system for m in other.models()}
+    return names - others or names
 
 
 def _check_joined(
@@ -150,11 +153,11 @@ def _check_joined(
     called = [c.target.model for c in ensemble.calls if has_half(c.target)]
     found = {name: precisions[name] for name in called if name in precisions}
     if len(set(found.values())) > 1:
-        told = ", ".join(f"{name} {precision}" for name, precision in found.items())
+        listed = ", ".join(f"{name} {precision}" for name, precision in found.items())
         yield Finding(
             ensemble.model,
             "error",
-            f"the networks that it joins were exported at different precisions: {told}",
+            f"the networks that it joins were exported at different precisions: {listed}",
             "they run in one ensemble and must agree",
             f"{command} --precision fp16, or fp32, for all of them",
         )
@@ -164,7 +167,13 @@ def _onnx(repository: Path, network: Network) -> Path:
     return repository / network.model / "1" / MODEL_FILE
 
 
-_UNKNOWN = "nobody can tell which weights the model has"
+_MEANING = {
+    "random": "results mean nothing",
+    "reference": "results show what Hilum does, not what the published networks find",
+}
+"""What weights that are not the published ones mean for results, by kind."""
+
+_UNKNOWN = "it is unknown which weights the model has"
 
 
 def _again(system: System, network: Network) -> str:
@@ -174,15 +183,19 @@ def _again(system: System, network: Network) -> str:
 def _check_declared(
     repository: Path, model: Model, sizes: Mapping[str, int], command: str
 ) -> Iterator[Finding]:
-    folder, engine = repository / model.model, engine_configs(repository).get(model.model)
-    for path, text in declared_files(model, sizes, engine).items():
+    folder = repository / model.model
+    try:
+        runtime = runtime_config(repository, model.model)
+    except ExportError:  # a broken certificate is a finding of its own
+        runtime = None
+    for path, text in declared_files(model, sizes, runtime).items():
         file = folder / path
         if not file.is_file():
             if path != "config.pbtxt" and not (folder / "config.pbtxt").is_file():
                 continue
             yield Finding(model.model, "error", f"{path} is missing", "Triton needs it", command)
         elif path == "config.pbtxt":
-            yield from _check_config(file, model_config(model, sizes, engine), command)
+            yield from _check_config(file, model_config(model, sizes, runtime), command)
         elif file.read_text() != text:
             yield Finding(
                 model.model,
@@ -249,12 +262,13 @@ def _check_network(
             again,
         )
     yield from _check_sizes(system, network, certificate, sizes)
-    if certificate["weights"].get("kind") == "random":
+    meaning = _MEANING.get(certificate["weights"].get("kind", ""))
+    if meaning is not None:
         yield Finding(
             network.model,
             "note",
             f"the weights are {certificate['weights']['source']}",
-            "results mean nothing",
+            meaning,
             f"hilum weights import {system.name} DIR, then {again} --weights store",
         )
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from ..catalog import Ensemble, Model, Network, PythonStep, Tensor
+from hilum.catalog import Ensemble, Model, Network, PythonStep, Tensor
 
 pb: Any = model_config_pb2
 """The generated classes, which type checkers cannot see."""
@@ -39,6 +39,9 @@ class EngineConfig:
     graphs: bool
 
 
+RuntimeConfig = EngineConfig | Literal["openvino"]
+"""Of a network that ONNX Runtime does not serve."""
+
 LATENCY_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 15000, 60000, 300000)
 """Upper bounds of the latency histogram in milliseconds; Triton's own end at 5 s."""
 
@@ -47,14 +50,14 @@ LATENCY_FAMILIES = ("nv_inference_first_response_histogram_ms",)
 
 
 def model_config(
-    model: Model, sizes: Mapping[str, int], engine: EngineConfig | None = None
+    model: Model, sizes: Mapping[str, int], runtime: RuntimeConfig | None = None
 ) -> ModelConfig:
     """The configuration of a model whose named sizes are `sizes`.
 
     Parameters
     ----------
-    engine
-        The network is served by TensorRT from this engine instead of ONNX Runtime.
+    runtime
+        What serves the network instead of ONNX Runtime.
     """
     config = pb.ModelConfig(name=model.model, max_batch_size=model.max_batch)
     for tensor in model.inputs:
@@ -70,13 +73,15 @@ def model_config(
     if isinstance(model, Ensemble):
         _ensemble(config, model)
     else:
-        _served(config, model, sizes, engine)
+        _served(config, model, sizes, runtime)
     return config
 
 
-def config_text(model: Model, sizes: Mapping[str, int], engine: EngineConfig | None = None) -> str:
+def config_text(
+    model: Model, sizes: Mapping[str, int], runtime: RuntimeConfig | None = None
+) -> str:
     """The text of ``config.pbtxt``."""
-    config = model_config(model, sizes, engine)
+    config = model_config(model, sizes, runtime)
     text = text_format.MessageToString(config, use_short_repeated_primitives=True)
     if config.max_batch_size == 0:
         # Protobuf's text leaves zeros out; Triton would then ask the backend to choose.
@@ -115,16 +120,18 @@ def _served(
     config: ModelConfig,
     model: Network | PythonStep,
     sizes: Mapping[str, int],
-    engine: EngineConfig | None,
+    runtime: RuntimeConfig | None,
 ) -> None:
+    engine = runtime if isinstance(runtime, EngineConfig) else None
     if isinstance(model, Network):
-        if engine is None:
-            config.backend, config.default_model_filename = "onnxruntime", "model.onnx"
-        else:
+        if engine is not None:
             config.platform, config.backend = "tensorrt_plan", "tensorrt"
             config.default_model_filename = "model.plan"
             if engine.graphs:
                 config.optimization.cuda.graphs = True
+        else:
+            backend = "onnxruntime" if runtime is None else "openvino"
+            config.backend, config.default_model_filename = backend, "model.onnx"
         config.model_warmup.append(_warmup(model, sizes))
     else:
         config.backend, config.default_model_filename = "python", "model.py"

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..catalog import (
+from hilum.catalog import (
     ABOUT,
     SYSTEMS,
     Ensemble,
     Model,
-    Network,
     Precision,
     PythonStep,
     System,
     at_precision,
 )
+
 from .certificate import has_half, has_wide, is_wide, read_certificate, wire_precision
-from .config import EngineConfig, config_text, labels
+from .config import EngineConfig, RuntimeConfig, config_text, labels
 from .tensorrt.plan import read_plan
 
 PYTHON_STEP = '''"""Runs the Python step that the catalog declares under this model's name."""
@@ -35,10 +35,10 @@ Sizes = Mapping[str, Mapping[str, int]]
 
 
 def declared_files(
-    model: Model, sizes: Mapping[str, int], engine: EngineConfig | None = None
+    model: Model, sizes: Mapping[str, int], runtime: RuntimeConfig | None = None
 ) -> dict[str, str]:
     """Texts by path below the model's folder: all of the model but its network."""
-    files = {"config.pbtxt": config_text(model, sizes, engine), **labels(model.outputs)}
+    files = {"config.pbtxt": config_text(model, sizes, runtime), **labels(model.outputs)}
     if isinstance(model, PythonStep):
         files["1/model.py"] = PYTHON_STEP
     elif isinstance(model, Ensemble):
@@ -62,7 +62,6 @@ def write_declarations(
         The files, whether or not their text changed.
     """
     written = []
-    engines = engine_configs(repository)
     for system in SYSTEMS.values() if systems is None else systems:
         known = {**repository_sizes(repository, system), **(sizes or {})}
         served = repository_models(repository, system)
@@ -70,7 +69,7 @@ def write_declarations(
             _write(repository / model.model / path, text)
             for model in served
             for path, text in declared_files(
-                model, known[model.model], engines.get(model.model)
+                model, known[model.model], runtime_config(repository, model.model)
             ).items()
         ]
     written += [
@@ -80,13 +79,23 @@ def write_declarations(
     return written
 
 
-def engine_configs(repository: Path) -> dict[str, EngineConfig]:
-    """What configurations need to know of the networks that a repository serves by TensorRT."""
-    return {
-        name: EngineConfig(len(engine.profiles), engine.graphs)
-        for name, engine in read_plan(repository).items()
-        if engine.served_by == "tensorrt"
-    }
+def runtime_config(repository: Path, model: str) -> RuntimeConfig | None:
+    """What a configuration needs to know of what serves the network; None: ONNX Runtime.
+
+    Raises
+    ------
+    ExportError
+        When the network's certificate cannot be read.
+    RepositoryError
+        When the build plan of engines cannot be.
+    """
+    engine = read_plan(repository).get(model)
+    if engine is not None and engine.served_by == "tensorrt":
+        return EngineConfig(len(engine.profiles), engine.graphs)
+    certificate = read_certificate(repository / model)
+    if certificate is not None and certificate.get("served_by") == "openvino":
+        return "openvino"
+    return None
 
 
 def _write(path: Path, text: str) -> Path:
@@ -104,7 +113,7 @@ def shared_sizes(system: System) -> set[str]:
 
 
 def repository_models(repository: Path, system: System) -> list[Model]:
-    """Every model of the system with the element types that a repository's certificates tell.
+    """Every model of the system with the element types that a repository's certificates state.
 
     One that was not exported has those of the networks that ensembles join it with.
     """
@@ -137,16 +146,16 @@ def served_models(
     def served(model: Model) -> Model:
         mates = [name for names in joined if model.model in names for name in names]
         near = [model.model, *mates]
-        told: list[Precision] = [precisions[m] for m in near if m in precisions]
+        certified: list[Precision] = [precisions[m] for m in near if m in precisions]
         return at_precision(
-            model, told[0] if told else "fp32", wide=any(wide.get(m, False) for m in near)
+            model, certified[0] if certified else "fp32", wide=any(wide.get(m, False) for m in near)
         )
 
     return [served(model) for model in system.models()]
 
 
 def repository_sizes(repository: Path, system: System) -> dict[str, dict[str, int]]:
-    """Sizes by model that a repository's certificates tell; the catalog's where there is none.
+    """Sizes by model that a repository's certificates state; the catalog's where there is none.
 
     The first network of the system that was exported with a shared size decides it for all.
     """
@@ -178,16 +187,11 @@ def _certified(repository: Path, system: System) -> Iterator[tuple[str, dict[str
             yield network.model, {k: int(found["sizes"][k]) for k in network.sizes}
 
 
-def network_sizes(network: Network, exported: Sizes) -> dict[str, int]:
-    """Sizes of one network: as exported, else as declared."""
-    return {**network.sizes, **exported.get(network.model, {})}
-
-
 def write_configuration(repository: Path, system: System, name: str) -> None:
-    """Write the ``config.pbtxt`` of one model anew, after what serves it has changed."""
+    """Write the ``config.pbtxt`` of one model again, after what serves it has changed."""
     (model,) = (m for m in repository_models(repository, system) if m.model == name)
     sizes = repository_sizes(repository, system)[name]
-    text = config_text(model, sizes, engine_configs(repository).get(name))
+    text = config_text(model, sizes, runtime_config(repository, name))
     file = repository / name / "config.pbtxt"
     temporary = file.with_name(".config.pbtxt.new")
     temporary.write_text(text)

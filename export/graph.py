@@ -18,8 +18,8 @@ from onnx import (
     version_converter,
 )
 
-from ..catalog import Tensor
-from ..catalog.errors import ExportError
+from hilum.catalog import Tensor
+from hilum.catalog.errors import ExportError
 
 OPSET = 18
 """Operator set of what is written here: the oldest in which Resize takes axes."""

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 from onnxruntime.quantization import (
@@ -26,13 +25,15 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from ..catalog.errors import ExportError
+from hilum.catalog.errors import ExportError
+
+from .parity import Runtime, onnx_session
 
 Image = NDArray[np.float32]
 """A network's only input, with its batch axis."""
 
 Images = Callable[[], Iterable[Image]]
-"""Gives the calibration data anew, one after the other."""
+"""Gives the calibration data again, one after the other."""
 
 QUANTISED = ("Conv", "ConvTranspose")
 """Operators that compute in INT8: nearly all of a U-Net's work."""
@@ -157,13 +158,11 @@ def _correct_bias(quantised: ModelProto, core: ModelProto, images: Images) -> No
     bias.CopyFrom(numpy_helper.from_array(shifted.astype(np.float32), bias.name))
 
 
-def run_core(model: ModelProto) -> Callable[[Image], NDArray[np.float32]]:
-    """A core with one input and one output in ONNX Runtime as a function."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+def run_core(
+    model: ModelProto, runtime: Runtime | None = None
+) -> Callable[[Image], NDArray[np.float32]]:
+    """A core with one input and one output as a function; None: in ONNX Runtime."""
+    session = (runtime or onnx_session)(model.SerializeToString(), "the quantised network")
     name, output = model.graph.input[0].name, model.graph.output[0].name
 
     def run(image: Image) -> NDArray[np.float32]:

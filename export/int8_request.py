@@ -8,14 +8,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..catalog import Arithmetic, Network, Precision, System, dlpe
-from ..catalog.errors import InputError
+from hilum.catalog import Arithmetic, Fallback, Network, Precision, System, dlpe
+from hilum.catalog.errors import InputError
+
 from .calibration import OpenFinder, cut_slabs
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from .networks.dlpe_int8 import Int8
+    from .parity import Runtime
+    from .systems.dlpe.int8 import Int8
 
 OPTIONS = {"calibration_slices": (32, 4, 512), "calibration_grid": (dlpe.SIDE, 64, dlpe.SIDE)}
 """Slices of each direction that are calibrated and judged on, and the grid they are cut from:
@@ -26,7 +28,7 @@ def wire_precision_of(
     system: System,
     precision: Arithmetic,
     calibration: Sequence[Path],
-    fallback: Precision,
+    fallback: Fallback,
     files: Collection[str],
     calibrate_with: OpenFinder | None = None,
 ) -> Precision:
@@ -47,7 +49,7 @@ def wire_precision_of(
                 raise InputError(
                     f"--{option} is for --precision int8; leave one out or add the other"
                 )
-        return precision
+        return "fp32" if precision == "bf16" else precision
     if system.name != dlpe.SYSTEM.name:
         raise InputError(
             f"--precision int8 is for the networks of {dlpe.SYSTEM.name}, not of {system.name}; "
@@ -63,7 +65,7 @@ def wire_precision_of(
             "--precision int8 needs --calibration with chest CTs like those it will be used on: "
             "DICOM folders or NIfTI files; they are read on this machine only"
         )
-    return fallback
+    return "fp32" if fallback == "bf16" else fallback
 
 
 @contextmanager
@@ -73,16 +75,18 @@ def quantiser(
     options: Mapping[str, int],
     core_of: Callable[[Network], nn.Module],
     calibrate_with: OpenFinder | None = None,
+    runtime: Runtime | None = None,
 ) -> Iterator[Int8 | None]:
     """Cut the slabs and keep them while networks are exported; None without `calibration`.
 
     They lie in a hidden folder of the repository, on whose disk there is room for networks, and are
-    removed in any case. The finder is open only while they are cut.
+    removed in any case. The finder is open only while they are cut. `runtime` judges, since it will
+    serve them; None: ONNX Runtime.
     """
     if not calibration:
         yield None
         return
-    from .networks.dlpe_int8 import Int8
+    from .systems.dlpe.int8 import Int8
 
     with tempfile.TemporaryDirectory(prefix=".calibration-", dir=repository) as folder:
         with nullcontext() if calibrate_with is None else calibrate_with() as find:
@@ -94,4 +98,4 @@ def quantiser(
                 seed=options["seed"],
                 find=find,
             )
-        yield Int8(slabs, core_of)
+        yield Int8(slabs, core_of, runtime)

@@ -7,19 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ..catalog import Network, Precision, System
-from ..catalog.errors import ExportError
+from hilum.catalog import Network, Precision, System
+from hilum.catalog.errors import ExportError
+
 from .certificate import has_half, read_certificate, wire_precision
 from .declarations import repository_sizes, shared_sizes
 from .graph import OPSET
 from .int8_request import OPTIONS as INT8_OPTIONS
 from .recipes import Recipe
+from .reference import reference_networks
 from .store import find_card
 from .tensorrt.target import Target
 from .user_file import UserFile
 
 if TYPE_CHECKING:
-    from .networks.dlpe_int8 import Int8
+    from .systems.dlpe.int8 import Int8
+
+Origin = Literal["random", "reference", "store"]
+"""Where weights are taken from."""
 
 Progress = Callable[[str, str], None]
 """Called with the name of a network and what is being done with it."""
@@ -35,7 +40,7 @@ class Job:
     system: System
     recipe: Recipe
     repository: Path
-    weights: Literal["random", "store"]
+    weights: Origin
     store: Path | None
     precision: Precision
     target: Target
@@ -43,6 +48,7 @@ class Job:
     options: Mapping[str, int]
     progress: Progress
     int8: Int8 | None = None
+    bf16: bool = False
 
 
 def silent(network: str, step: str) -> None:
@@ -68,12 +74,25 @@ def chosen_networks(
 def stored_networks(
     system: System, chosen: list[Network], store: Path | None, progress: Progress
 ) -> list[Network]:
-    """Those whose weights the store has, the others left out and told; all when it has none."""
+    """Those whose weights the store has, the others left out and reported; all when it has none."""
     stored = [n for n in chosen if find_card(system.name, n.name, store) is not None]
+    return _reported(chosen, stored, "no weights in the store", progress)
+
+
+def referenced_networks(system: System, chosen: list[Network], progress: Progress) -> list[Network]:
+    """Those that have reference weights, the others left out and reported; all when none has."""
+    names = reference_networks(system)
+    found = [n for n in chosen if n.name in names]
+    return _reported(chosen, found, "no reference weights", progress)
+
+
+def _reported(
+    chosen: list[Network], found: list[Network], lack: str, progress: Progress
+) -> list[Network]:
     for network in chosen:
-        if stored and network not in stored:
-            progress(network.name, "left out: no weights in the store")
-    return stored or chosen
+        if found and network not in found:
+            progress(network.name, f"left out: {lack}")
+    return found or chosen
 
 
 def network_of(system: System, name: str) -> Network:
@@ -145,20 +164,20 @@ def sizes_of(job: Job, chosen: Sequence[Network]) -> dict[str, dict[str, int]]:
         certified = read_certificate(job.repository / network.model)
         replaced = network in chosen
         if network.name in job.files:
-            told, by = job.files[network.name].sizes, str(job.files[network.name].path)
+            sizes, by = job.files[network.name].sizes, str(job.files[network.name].path)
         elif certified is not None and not replaced:
-            told, by = certified["sizes"], f"the exported {network.name}"
+            sizes, by = certified["sizes"], f"the exported {network.name}"
         elif replaced and network is job.system.networks[0]:
-            told, by = network.sizes, f"the catalog's {network.name}"
+            sizes, by = network.sizes, f"the catalog's {network.name}"
         else:
             continue
-        for name in names.intersection(told):
-            if network.name in job.files and shared.get(name, told[name]) != told[name]:
+        for name in names.intersection(sizes):
+            if network.name in job.files and shared.get(name, sizes[name]) != sizes[name]:
                 raise ExportError(
-                    f"{by} has {name} = {told[name]}, but {owner[name]} has {shared[name]}; "
+                    f"{by} has {name} = {sizes[name]}, but {owner[name]} has {shared[name]}; "
                     "they run in one ensemble and must agree"
                 )
-            shared.setdefault(name, told[name])
+            shared.setdefault(name, sizes[name])
             owner.setdefault(name, by)
     return {
         n.name: {

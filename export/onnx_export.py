@@ -12,7 +12,8 @@ import torch
 from onnx import ModelProto
 from torch import nn
 
-from ..catalog.errors import ExportError
+from hilum.catalog.errors import ExportError
+
 from .graph import BATCH, NEWEST_IR, OPSET, strip
 
 LARGEST_BATCH = 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -12,13 +13,26 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from ..catalog import Network
-from ..catalog.errors import ExportError
+from hilum.catalog import Network
+from hilum.catalog.errors import ExportError
+
 from .certificate import Parity
 from .recipes import Arrays, CoreSignature, Recipe, all_inputs
 
 CoreFunction = Callable[..., tuple[Tensor, ...]]
 """Takes the inputs of the core in order."""
+
+
+class Session(Protocol):
+    """A network that a runtime has loaded."""
+
+    def run(self, names: Sequence[str], inputs: Arrays, /) -> Sequence[Any]:
+        """The outputs called `names`."""
+        ...
+
+
+Runtime = Callable[[bytes, str], Session]
+"""Loads an ONNX file's content; the second argument names it in errors."""
 
 
 def torch_core(core: nn.Module) -> CoreFunction:
@@ -33,7 +47,7 @@ def torch_core(core: nn.Module) -> CoreFunction:
 
 def onnx_core(model: ModelProto, signature: CoreSignature) -> CoreFunction:
     """A bare network in ONNX as a function; what it gives is checked to be probabilities."""
-    session = _session(model.SerializeToString(), "the file")
+    session = onnx_session(model.SerializeToString(), "the file")
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         given = {n: t.numpy() for n, t in zip(signature.inputs, inputs, strict=True)}
@@ -60,19 +74,25 @@ def compare(
     *,
     reference: str,
     seed: int,
+    runtime: Runtime | None = None,
 ) -> Parity:
     """Compare a served file with the reference path around `core`, in batches of 1, 2 ….
 
     The file's nodes are looked at in three places, so that each part is judged by itself: what the
     network gets, what it gives for just that, and what is made of this. A network may magnify the
-    last bit of its input, so only this tells a wrong graph from a nervous network.
+    last bit of its input, so only this separates a wrong graph from a sensitive network.
+
+    Parameters
+    ----------
+    runtime
+        What serves the file; default: ONNX Runtime.
     """
     signature = how.core_signature(network)
     parity = Parity(reference, how.sampled, seed, network.tolerance, signature.unbounded)
     before = {f"core/{name}": f"core {name}" for name in signature.more}
     before = {f"core/{signature.input}": "core input", **before}
     inner = [*before, *(f"core/{name}" for name in signature.outputs)]
-    session = _session(_with_outputs(served, inner), network.name)
+    session = (runtime or onnx_session)(_with_outputs(served, inner), network.name)
     names = [*(tensor.name for tensor in network.outputs), *inner]
     inputs = how.samples(network, sizes, seed)
     entry = all_inputs(how.core_input(network, sizes, inputs))
@@ -82,8 +102,8 @@ def compare(
     for count in range(1, len(entry[0]) + 1):
         few = how.first(network, inputs, count)
         part = got if count == len(entry[0]) else _run(session, names, few)
-        for (name, told), want in zip(before.items(), entry, strict=True):
-            parity.add_part(told, part[name], want[:count].numpy())
+        for (name, output), want in zip(before.items(), entry, strict=True):
+            parity.add_part(output, part[name], want[:count].numpy())
         for name, want in zip(signature.outputs, own, strict=True):
             parity.add_part(f"core {name}", part[f"core/{name}"], want[:count].numpy())
         after = tuple(torch.from_numpy(part[name]) for name in inner[len(before) :])
@@ -92,7 +112,7 @@ def compare(
     return parity
 
 
-def _run(session: ort.InferenceSession, names: Sequence[str], inputs: Arrays) -> Arrays:
+def _run(session: Session, names: Sequence[str], inputs: Arrays) -> Arrays:
     arrays = session.run(list(names), inputs)
     return {name: np.asarray(a) for name, a in zip(names, arrays, strict=True)}
 
@@ -110,7 +130,8 @@ def _with_outputs(served: Path, names: Sequence[str]) -> bytes:
     return served.read_bytes() + more.SerializeToString()
 
 
-def _session(model: str | bytes, what: str) -> ort.InferenceSession:
+def onnx_session(model: str | bytes, what: str) -> ort.InferenceSession:
+    """A file, or its content, in ONNX Runtime; `what` names it in errors."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     try:

@@ -1,4 +1,4 @@
-"""FP16 variants: the casts are in the graph, so every runtime computes the same way."""
+"""FP16 and bfloat16 variants: the casts are in the graph, so every runtime computes alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-from onnx import GraphProto, ModelProto, TensorProto, helper, shape_inference
+import numpy as np
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper, shape_inference
 
 KEEP = (
     "GroupNormalization",
@@ -64,8 +65,44 @@ def to_half(core: ModelProto, *, keep_stem: bool = False) -> ModelProto:
     return half
 
 
+def to_bfloat(core: ModelProto) -> ModelProto:
+    """Turn a core into a mix of bfloat16 and FP32; its inputs and outputs stay FP32.
+
+    The same operators are reduced as for FP16. Weights are rounded from FP32, not from FP16, whose
+    range is smaller. ONNX Runtime computes no bfloat16 on processors; OpenVINO does.
+    """
+    exact = {tensor.name: tensor for tensor in core.graph.initializer}
+    reduced = to_half(core)
+    for tensor in reduced.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            _round(tensor, exact.get(tensor.name, tensor))
+    for node in reduced.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to":
+                attribute.i = _as_bfloat(attribute.i)
+            elif attribute.t.data_type == TensorProto.FLOAT16:
+                _round(attribute.t, attribute.t)
+    for value in (*reduced.graph.value_info, *reduced.graph.input, *reduced.graph.output):
+        value.type.tensor_type.elem_type = _as_bfloat(value.type.tensor_type.elem_type)
+    return reduced
+
+
+def _as_bfloat(kind: int) -> int:
+    return TensorProto.BFLOAT16 if kind == TensorProto.FLOAT16 else kind
+
+
+def _round(tensor: TensorProto, values: TensorProto) -> None:
+    """Fill a tensor with the nearest bfloat16 of each value, ties to even."""
+    bits = np.asarray(numpy_helper.to_array(values), np.float32).view(np.uint32)
+    half = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+    name, dims = tensor.name, list(tensor.dims)
+    tensor.Clear()
+    tensor.name, tensor.data_type, tensor.raw_data = name, TensorProto.BFLOAT16, half.tobytes()
+    tensor.dims.extend(dims)
+
+
 def _unrepeat(graph: GraphProto) -> None:
-    """Remove casts that the converter made anew for every reader of a constant."""
+    """Remove casts that the converter repeated for every reader of a constant."""
     made: set[str] = set()
     nodes = []
     for node in graph.node:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import Network, System
-from ..catalog.errors import ExportError
+from hilum.catalog import Network, System
+from hilum.catalog.errors import ExportError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -115,14 +115,14 @@ class Recipe:
 
 
 _MODULES = {
-    "covid-mtl": "covid_mtl_recipe",
-    "ct-angel": "ct_angel_recipe",
-    "ct-classifier": "ct_classifier_recipe",
-    "cxr-severity": "cxr_recipe",
-    "dlpe": "dlpe_recipe",
-    "lungmask": "lungmask_recipe",
+    "covid-mtl": "covid_mtl",
+    "ct-angel": "ct_angel",
+    "ct-classifier": "ct_classifier",
+    "cxr-severity": "cxr_severity",
+    "dlpe": "dlpe",
+    "lungmask": "lungmask",
 }
-"""Module of `export/networks/` with the RECIPE, by system."""
+"""Folder of `export/systems/` whose `recipe` has the RECIPE, by system."""
 
 
 def recipe(system: System) -> Recipe:
@@ -131,4 +131,4 @@ def recipe(system: System) -> Recipe:
         module = _MODULES[system.name]
     except KeyError:
         raise ExportError(f"nothing is known about the networks of {system.name}") from None
-    return import_module(f"{__package__}.networks.{module}").RECIPE
+    return import_module(f"{__package__}.systems.{module}.recipe").RECIPE

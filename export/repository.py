@@ -7,16 +7,19 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from onnx import ModelProto
 from torch import nn
 
-from ..catalog import SYSTEMS, Arithmetic, Network, Precision, System, at_precision
-from ..catalog.errors import ExportError
+from hilum.catalog import SYSTEMS, Arithmetic, Fallback, Network, System, at_precision
+from hilum.catalog.errors import ExportError, InputError
+from hilum.catalog.extras import require
+
+from . import openvino
 from .calibration import OpenFinder
 from .cards import card
 from .certificate import (
@@ -33,22 +36,42 @@ from .graph import main_opset
 from .int8_request import quantiser, wire_precision_of
 from .job import (
     Job,
+    Origin,
     Progress,
     check_precision,
     checked_options,
     chosen_networks,
     network_of,
+    referenced_networks,
     silent,
     sizes_of,
     stored_networks,
 )
 from .onnx_export import to_onnx
-from .parity import compare, onnx_core, torch_core
-from .precision import to_half
+from .parity import Runtime, compare, onnx_core, torch_core
+from .precision import to_bfloat, to_half
 from .recipes import CoreSignature, recipe
+from .reference import load_reference
 from .store import load_weights
 from .tensorrt.target import Target, prepare_engine, update_plan
 from .user_file import read_user_file
+
+
+class DiffersError(ExportError):
+    """An export that its reference contradicts.
+
+    Attributes
+    ----------
+    what
+        Differs, in words.
+    """
+
+    def __init__(self, network: str, reference: str, what: str) -> None:
+        super().__init__(
+            f"{network}: the export does not agree with {reference}: {what}. "
+            "What was exported before is still in place"
+        )
+        self.what = what
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +82,7 @@ class Made:
     weights: Weights
     core: nn.Module | None
     precision: Arithmetic
-    int8: Mapping[str, Any] | None = None
+    judged: Mapping[str, Any] = field(default_factory=dict)
 
 
 def export_system(
@@ -67,12 +90,12 @@ def export_system(
     *,
     repository: Path,
     networks: Sequence[str] | None = None,
-    weights: Literal["random", "store"] = "random",
+    weights: Origin = "random",
     store: Path | None = None,
     precision: Arithmetic = "fp32",
     calibration: Sequence[Path] = (),
     calibrate_with: OpenFinder | None = None,
-    fallback: Precision = "fp32",
+    fallback: Fallback = "fp32",
     target: Target = "onnx",
     onnx: Mapping[str, Path] | None = None,
     options: Mapping[str, str] | None = None,
@@ -91,8 +114,8 @@ def export_system(
         Names of those to export; default: those of `onnx` when any are given, else all whose
         weights there are.
     weights, store
-        ``store`` takes them from the weights store, ``random`` makes them from the option
-        ``seed``.
+        ``store`` takes them from the weights store, ``reference`` those that come with Hilum,
+        ``random`` makes them from the option ``seed``.
     calibration, fallback
         For ``int8``: chest CTs to calibrate on, and the precision of the networks that cannot be
         INT8, or that miss the tolerance (`networks.dlpe_int8`).
@@ -118,7 +141,7 @@ def export_system(
     ExportError
         When a network cannot be exported, or differs from its reference beyond the tolerance.
     WeightsError
-        When the store lacks a network's weights.
+        When the store, or the reference weights, lack a network's.
     InputError
         When INT8 is not to be had so, or a series cannot be calibrated on.
     """
@@ -129,6 +152,8 @@ def export_system(
     chosen = chosen_networks(system, networks, onnx)
     if weights == "store" and networks is None and not onnx:
         chosen = stored_networks(system, chosen, store, progress or silent)
+    if weights == "reference" and networks is None and not onnx:
+        chosen = referenced_networks(system, chosen, progress or silent)
     job = Job(
         system,
         how,
@@ -146,6 +171,7 @@ def export_system(
         progress or silent,
     )
     check_precision(job, chosen)
+    job = replace(job, bf16=_in_bf16(job, fallback if precision == "int8" else precision))
     sizes = sizes_of(job, chosen)
     repository.mkdir(parents=True, exist_ok=True)
     with quantiser(
@@ -154,12 +180,38 @@ def export_system(
         job.options,
         lambda network: _core(job, network)[0],
         calibrate_with,
+        _runtime(job),
     ) as int8:
         ready = replace(job, int8=int8)
         certificates = [_export_one(ready, network, sizes[network.name]) for network in chosen]
     update_plan(repository, system, certificates, target)
     write_declarations(repository, [declared, *_sharing(declared, chosen, repository)])
     return certificates
+
+
+def _in_bf16(job: Job, precision: Arithmetic) -> bool:
+    """Whether networks are tried in bfloat16; says so when this processor has none.
+
+    Raises
+    ------
+    InputError
+        For a target and a precision that do not go together, or without OpenVINO.
+    """
+    if job.target != "openvino":
+        if precision == "bf16":
+            raise InputError("bf16 is for --target openvino; add it, or take fp16")
+        return False
+    require("--target openvino", "openvino")
+    if job.precision == "fp16":
+        raise InputError(
+            "--target openvino serves processors, which gain nothing from fp16: take bf16, int8 "
+            "or fp32"
+        )
+    if precision == "bf16" and not openvino.computes_bf16():
+        for network in job.system.networks[:1]:
+            job.progress(network.name, f"fp32 instead of bf16: {openvino.NO_BF16}")
+        return False
+    return precision == "bf16"
 
 
 def _sharing(system: System, chosen: Sequence[Network], repository: Path) -> list[System]:
@@ -175,6 +227,20 @@ def _sharing(system: System, chosen: Sequence[Network], repository: Path) -> lis
 
 
 def _export_one(job: Job, network: Network, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Export a network; one that misses the tolerance in bfloat16 is exported in FP32."""
+    if not job.bf16:
+        return _export(job, network, sizes, {})
+    try:
+        return _export(job, network, sizes, {"bf16": {"accepted": True, "reason": None}})
+    except DiffersError as problem:
+        job.progress(network.name, f"stays fp32: {problem.what}")
+        refused = {"bf16": {"accepted": False, "reason": problem.what}}
+        return _export(replace(job, bf16=False), network, sizes, refused)
+
+
+def _export(
+    job: Job, network: Network, sizes: Mapping[str, int], judged: Mapping[str, Any]
+) -> dict[str, Any]:
     made = _make(job, network, sizes)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=job.repository) as folder:
         staged = Path(folder) / "1"
@@ -189,9 +255,13 @@ def _export_one(job: Job, network: Network, sizes: Mapping[str, int]) -> dict[st
             job.progress(network.name, "comparing")
             parity = _compare(job, network, sizes, path, made)
         precision = made.precision if parity is not None else "as given"
+        if precision == "int8":  # bf16 would have been the fallback
+            judged = {}
+        served_by = {"served_by": "openvino"} if job.target == "openvino" else {}
         found = certificate(
-            job.system.name, network, sizes, file, made.weights, precision, parity, made.int8
-        )
+            job.system.name, network, sizes, file, made.weights, precision, parity,
+            {**judged, **made.judged, **served_by},
+        )  # fmt: skip
         (staged / CERTIFICATE).write_text(json.dumps(found, indent=2) + "\n")
         (staged / "README.md").write_text(card(job.system, network, found))
         if job.target == "tensorrt":
@@ -225,26 +295,35 @@ def _make(job: Job, network: Network, sizes: Mapping[str, int]) -> Made:
             shape = [sizes[d] if isinstance(d, str) else d for d in signature.shape]
             names = [signature.input], list(signature.outputs)
             model = to_onnx(core, shape, inputs=names[0], outputs=names[1], opset=opset)
-    told: dict[str, Any] | None = None
+    judged: dict[str, Any] = {}
     if job.int8 is not None and core is not None:
         job.progress(network.name, "calibrating")
-        quantised, told = job.int8.attempt(network, core, model)
+        quantised, judged["int8"] = job.int8.attempt(network, core, model)
         if quantised is not None:
             wrapped = job.recipe.wrap(quantised, network, sizes)
-            return Made(wrapped, weights, core, "int8", told)
-        job.progress(network.name, f"stays {job.precision}: {told['reason']}")
-    if job.precision == "fp16":
+            return Made(wrapped, weights, core, "int8", judged)
+        job.progress(network.name, f"stays {job.precision}: {judged['int8']['reason']}")
+    if job.bf16:
+        model = to_bfloat(model)
+    elif job.precision == "fp16":
         model = to_half(model, keep_stem=signature.wide_input)
-    return Made(job.recipe.wrap(model, network, sizes), weights, core, job.precision, told)
+    precision: Arithmetic = "bf16" if job.bf16 else job.precision
+    return Made(job.recipe.wrap(model, network, sizes), weights, core, precision, judged)
 
 
 def _core(job: Job, network: Network) -> tuple[nn.Module, Weights]:
     if job.weights == "random":
         core, source = job.recipe.build_random(network, job.options["seed"])
         return core, Weights(network.name, source, _fingerprint(core), "random")
-    tensors, found = load_weights(job.system.name, network.name, job.store)
+    reference = job.weights == "reference"
+    if reference:
+        tensors, found = load_reference(job.system.name, network.name)
+    else:
+        tensors, found = load_weights(job.system.name, network.name, job.store)
     core = job.recipe.build(network, tensors)
     core.load_state_dict(tensors, strict=True)
+    if reference:
+        return core, Weights(network.name, found.source, found.sha256, "reference")
     source = f"checkpoint {found.source}"
     return core, Weights(network.name, source, found.sha256, "checkpoint")
 
@@ -274,14 +353,18 @@ def _compare(
         core = onnx_core(job.files[network.name].model, signature)
         reference = "the user's file in ONNX Runtime"
     parity = compare(
-        job.recipe, network, sizes, path, core, reference=reference, seed=job.options["seed"]
-    )
-    if problem := parity.problem(made.precision):
-        raise ExportError(
-            f"{network.name}: the export does not agree with {reference}: {problem}. "
-            "What was exported before is still in place"
-        )
+        job.recipe, network, sizes, path, core, reference=reference, seed=job.options["seed"],
+        runtime=_runtime(job),
+    )  # fmt: skip
+    problem = parity.problem(made.precision)
+    if problem:
+        raise DiffersError(network.name, reference, problem)
     return parity
+
+
+def _runtime(job: Job) -> Runtime | None:
+    """What will serve the networks, and judges them; None: ONNX Runtime."""
+    return openvino.Session if job.target == "openvino" else None
 
 
 def _swap(staged: Path, target: Path, old: Path) -> None:

@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..catalog import SYSTEMS, System
-from ..catalog.errors import WeightsError
+from hilum.catalog import SYSTEMS, System
+from hilum.catalog.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,6 +127,11 @@ def _import_one(system: System, checkpoint: Checkpoint, store: Path) -> Card:
     from .certificate import sha256_of
 
     tensors = {name: t.contiguous().clone() for name, t in checkpoint.read().items()}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise WeightsError(
+                f"{checkpoint.path}: {name} holds NaN or infinite values; download the file again"
+            )
     card = Card(
         system.name,
         checkpoint.network,

@@ -11,8 +11,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, ValueInfoProto
 
-from ..catalog import Network, Tensor
-from ..catalog.errors import ExportError
+from hilum.catalog import Network, Tensor
+from hilum.catalog.errors import ExportError
+
 from .graph import ELEMENTS, modernise
 from .recipes import CoreSignature
 
@@ -38,7 +39,7 @@ class UserFile:
         ``core``: takes the normalised image and is wrapped. ``served``: has the whole served
         signature and is served untouched.
     sizes
-        What the file itself tells of the network's sizes.
+        What the file itself states of the network's sizes.
     """
 
     path: Path
@@ -128,7 +129,7 @@ def _fit(
     *,
     batch: bool = True,
 ) -> None:
-    """Check one tensor of the file and learn the sizes that it tells."""
+    """Check one tensor of the file and learn the sizes that it states."""
     name, kind = f"{where}: {tensor.name!r}", _element(info)
     if kind != tensor.dtype:
         remedy = ""
@@ -171,7 +172,8 @@ def _fit(
 
 def _element(info: ValueInfoProto) -> str:
     number = info.type.tensor_type.elem_type
-    return NAMES.get(number) or onnx.helper.tensor_dtype_to_string(number)
+    known = number in onnx.TensorProto.DataType.values()
+    return NAMES.get(number) or (onnx.TensorProto.DataType.Name(number) if known else f"#{number}")
 
 
 def _dims(info: ValueInfoProto) -> Dims | None:

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...catalog.errors import WeightsError
+from hilum.catalog.errors import WeightsError
+
+from .hdf5_probe import check_readable
 
 Layout = Literal["weights only", "full model"]
 
@@ -99,6 +101,7 @@ def read_keras(path: Path) -> KerasFile:
         Keras 2 (``.h5``, ``.hdf5``).
     """
     check_not_pointer(path)
+    check_readable(path)
     try:
         with h5py.File(path, "r") as file:
             full = "model_weights" in file
@@ -107,7 +110,7 @@ def read_keras(path: Path) -> KerasFile:
             shapes = {name: _dataset(file, place, path).shape for name, place in places.items()}
             layout = "full model" if full else "weights only"
             return KerasFile(path, layout, shapes, places, _config(file, path))
-    except (OSError, KeyError, RuntimeError) as broken:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as broken:
         raise WeightsError(
             f"{path}: truncated or not an HDF5 file ({_first_line(broken)}); download it again"
         ) from broken

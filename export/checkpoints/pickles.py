@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import _weights_only_unpickler
 
-from ...catalog.errors import WeightsError
+from hilum.catalog.errors import WeightsError
+
+PICKLE = "data.pkl"
+"""Name of the record that describes the others, in the archive's only folder."""
+
+MAX_UNFOLDED = 4 << 30
+"""Bytes that the tensors of one file may take; the largest published network has 0.5 GiB."""
 
 DTYPES = {torch.float32: "float32", torch.int64: "int64"}
 
@@ -48,13 +57,55 @@ def load_restricted(path: Path, allowed: Sequence[Any] = ()) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
             warnings.simplefilter("ignore")  # of pickles that are refused just after
+            _check_storages(path)
             return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as refused:
         raise WeightsError(_why(path, refused)) from refused
     except Exception as broken:  # a damaged pickle can raise anything
         raise WeightsError(
             f"{path}: truncated or not a PyTorch file ({_first_line(broken)}); download it again"
         ) from broken
+
+
+def _check_storages(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it holds, or whose storages are not in it.
+
+    torch trusts the sizes in the pickle and reads beyond a record that is shorter. Here the pickle
+    is read as torch reads it, restricted alike, but with storages that have no memory.
+
+    Raises
+    ------
+    WeightsError
+        When it does. What the restricted unpickler raises passes.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # the format before archives: there torch compares sizes itself
+    with zipfile.ZipFile(path) as archive:
+        records = {m.filename.partition("/")[2]: m for m in archive.infolist()}
+        if len(records) < len(archive.infolist()):
+            raise WeightsError(f"{path}: holds a record twice; download it again")
+        unpacked = sum(member.file_size for member in records.values())
+        if unpacked > path.stat().st_size:
+            raise WeightsError(
+                f"{path}: unpacks to {unpacked / 2**20:.0f} MiB, more than the file holds; "
+                "download it again"
+            )
+        content = io.BytesIO(archive.read(records[PICKLE]))
+
+    def storage(described: tuple[Any, ...]) -> torch.storage.TypedStorage:
+        _, kind, key, _, count = described
+        dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
+        length = count * dtype.itemsize
+        if records[f"data/{key}"].file_size != length:
+            raise WeightsError(f"{path}: a tensor's values are not all there; download it again")
+        empty = torch.UntypedStorage(length, device="meta")
+        return torch.storage.TypedStorage(wrap_storage=empty, dtype=dtype, _internal=True)
+
+    unpickler: Any = _weights_only_unpickler.Unpickler(content)
+    unpickler.persistent_load = storage
+    unpickler.load()
 
 
 def check_tensors(found: object, path: Path) -> dict[str, torch.Tensor]:
@@ -75,7 +126,21 @@ def check_tensors(found: object, path: Path) -> dict[str, torch.Tensor]:
                 f"{path}: entry {name!r} is a {type(value).__name__}, not a tensor; a plain state "
                 "dict is expected, without a wrapper or an optimiser"
             )
+        if not _is_plain(value):
+            raise WeightsError(f"{path}: entry {name!r} is no plain dense tensor of the CPU")
+    unfolded = sum(value.numel() * value.element_size() for value in found.values())
+    if unfolded > MAX_UNFOLDED:
+        raise WeightsError(
+            f"{path}: its tensors unfold to {unfolded / 2**30:.1f} GiB, but no published network "
+            f"has more than {MAX_UNFOLDED / 2**30:.0f} GiB"
+        )
     return dict(found)
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    return not (tensor.is_nested or tensor.is_conj() or tensor.is_neg())
 
 
 def check(

@@ -15,15 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ...catalog import SYSTEMS, Network
-from ...catalog.errors import ExportError, RepositoryError
-from ..certificate import (
-    MODEL_FILE,
-    as_exported,
-    read_certificate,
-    sha256_of,
-    versions,
-)
+from hilum.catalog import SYSTEMS, Network
+from hilum.catalog.errors import ExportError, RepositoryError
+
+from ..certificate import MODEL_FILE, as_exported, read_certificate, sha256_of, versions
 from ..declarations import write_configuration
 from .plan import (
     ENGINE_FILE,
@@ -223,11 +218,11 @@ def _one(
     with tempfile.TemporaryDirectory(prefix=".engine-", dir=repository) as folder:
         plan = Path(folder) / ENGINE_FILE
         outcome = builder.build(engine, onnx, plan)
-        reason, told = failure(outcome), dict[str, Any]()
+        reason, parity = failure(outcome), dict[str, Any]()
         if not reason:
-            told, reason = _try(engine, version, builder, plan)
+            parity, reason = _try(engine, version, builder, plan)
         if not reason:
-            publish(plan, version, wanted, outcome, told)
+            publish(plan, version, wanted, outcome, parity)
             _serve(repository, restored(engine))
             size = (version / ENGINE_FILE).stat().st_size
             return Built(engine.model, "built", "", outcome.seconds, size)
@@ -246,9 +241,9 @@ def is_valid(version: Path, wanted: Fingerprint) -> bool:
     """Whether the engine in a version folder is whole and has a fingerprint."""
     plan, record = version / ENGINE_FILE, version / FINGERPRINT_FILE
     try:
-        told = json.loads(record.read_text("utf-8"))
-        built = Fingerprint(**{k: _frozen(v) for k, v in told["fingerprint"].items()})
-        return built == wanted and sha256_of(plan) == told["plan_sha256"]
+        written = json.loads(record.read_text("utf-8"))
+        built = Fingerprint(**{k: _frozen(v) for k, v in written["fingerprint"].items()})
+        return built == wanted and sha256_of(plan) == written["plan_sha256"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -271,7 +266,7 @@ def publish(
     Parameters
     ----------
     tried
-        What a run of it told, for the record.
+        What a run of it showed, for the record.
     """
     record = {
         "fingerprint": asdict(wanted),
@@ -288,7 +283,7 @@ def publish(
 
 
 def _try(engine: Engine, version: Path, builder: Builder, plan: Path) -> tuple[dict[str, Any], str]:
-    """What a run of an engine tells for its record, and why it must not be served.
+    """What a run of an engine shows for its record, and why it must not be served.
 
     ``parity``: its certificate against its ONNX file; ``context_bytes``: the memory it takes. Both
     are None where there is no GPU to run it on.
@@ -303,10 +298,10 @@ def _try(engine: Engine, version: Path, builder: Builder, plan: Path) -> tuple[d
         return nothing, str(failed)
     if tried is None:
         return nothing, ""
-    told, problem = judge(
+    outputs, problem = judge(
         _network(engine, version), engine.precision, tried.outputs, read_outputs(reference)
     )
-    parity = {"reference": "ONNX Runtime on model.onnx", "outputs": told}
+    parity = {"reference": "ONNX Runtime on model.onnx", "outputs": outputs}
     found = {"parity": parity, "context_bytes": list(tried.context_bytes)}
     return found, f"it does not agree with its ONNX file: {problem}" if problem else ""
 

@@ -1,7 +1,7 @@
 """Every exported graph through NVIDIA's parser and compiler, without a GPU.
 
 TensorRT-RTX builds ahead of time on any machine. Its engines are not served; that they can be
-built tells that TensorRT's parser knows every operator of a graph, that all types fit in a strongly
+built shows that TensorRT's parser knows every operator of a graph, that all types fit in a strongly
 typed network, and that the shapes of all optimisation profiles go through.
 """
 
@@ -11,14 +11,17 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...catalog.errors import ExportError, HilumError
+from hilum.catalog.errors import ExportError, HilumError
+
 from ..certificate import MODEL_FILE, as_exported, read_certificate, sha256_of
+from .checked import Checked
 from .graphs import Wanted
 from .plan import OPTIMISATION_LEVEL, Engine, engine_of, write_json
+from .report import page
 from .supervise import Limits, failure, run_worker
 from .vendor import Order
 from .widen import widened
@@ -30,51 +33,6 @@ REPORT, PAGE = "report.json", "report.md"
 
 Progress = Callable[[str, str], None]
 """Called with the name of a network and what is being done with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What came of one graph.
-
-    Attributes
-    ----------
-    status
-        ``ok`` or ``failed``.
-    reason
-        Why it failed, in one line.
-    messages
-        Warnings and errors of parser and builder.
-    changed
-        What was changed in a copy of the graph before it was parsed (`widen`).
-    compiler, capability, flags
-        What built it and how; with `onnx_sha256` the key of the result.
-    peak_bytes
-        Largest memory of the process that built it.
-    """
-
-    system: str
-    network: str
-    model: str
-    precision: str
-    status: str
-    reason: str = ""
-    onnx_sha256: str = ""
-    onnx_bytes: int = 0
-    engine_bytes: int = 0
-    layers: int = 0
-    parse_seconds: float = 0.0
-    build_seconds: float = 0.0
-    peak_bytes: int = 0
-    messages: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    compiler: str = ""
-    capability: str = ""
-    flags: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """What the result depends on."""
-        return (self.onnx_sha256, self.compiler, self.capability, *self.flags)
 
 
 def compiler_version() -> str | None:
@@ -102,7 +60,7 @@ def check_graphs(
     repository
         Take the exported files from here instead; what is not there at a precision is left out.
     again
-        Export and build everything anew.
+        Export and build everything again.
 
     Yields
     ------
@@ -251,8 +209,8 @@ def _failure(graph: Wanted, reason: str, compiler: str) -> Checked:
 def read_report(out: Path) -> list[Checked]:
     """The results of earlier runs in a folder; a report of another version is not looked at."""
     try:
-        told = json.loads((out / REPORT).read_text("utf-8"))["graphs"]
-        found = [Checked(**{k: _frozen(v) for k, v in entry.items()}) for entry in told]
+        entries = json.loads((out / REPORT).read_text("utf-8"))["graphs"]
+        found = [Checked(**{k: _frozen(v) for k, v in entry.items()}) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return found
@@ -264,8 +222,6 @@ def _frozen(value: Any) -> Any:
 
 def write_report(out: Path, results: Iterable[Checked]) -> None:
     """Write ``report.json`` and ``report.md``."""
-    from .report import page
-
     ordered = sorted(results, key=lambda c: (c.system, c.model, c.precision))
     write_json(out / REPORT, {"graphs": [asdict(c) for c in ordered]})
     temporary = out / f".{PAGE}-{os.getpid()}"

@@ -1,4 +1,4 @@
-"""What a repository's check tells about its engines."""
+"""What a repository's check reports about its engines."""
 
 from __future__ import annotations
 

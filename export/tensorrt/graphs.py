@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from ...catalog import Arithmetic, Network, System, dlpe
-from ...catalog.errors import ExportError
+from hilum.catalog import Arithmetic, Network, System, dlpe
+from hilum.catalog.errors import ExportError
 
 PRECISIONS: tuple[Arithmetic, ...] = get_args(Arithmetic)
 

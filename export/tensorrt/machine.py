@@ -1,6 +1,6 @@
 """TensorRT on this machine's GPU: the `Builder` of production.
 
-Not yet run on a GPU (docs/tensorrt.md): everything here and `vendor.run`.
+Not yet run on a GPU (docs/how-to/own-network.md): everything here and `vendor.run`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...catalog.errors import ExportError
+from hilum.catalog.errors import ExportError
+
 from .build import Machine, Tried
 from .plan import OPTIMISATION_LEVEL, Engine
 from .supervise import Limits, Outcome, run_worker
@@ -30,7 +31,7 @@ _QUERY = "name,compute_cap,driver_version"
 _WHERE = (
     "build engines in the container that serves them, on the GPU that runs them: "
     "nvcr.io/nvidia/tritonserver:26.07-py3 or newer with its TensorRT Python package "
-    "(docs/tensorrt.md)"
+    "(docs/how-to/own-network.md)"
 )
 
 
@@ -117,10 +118,10 @@ def _gpu() -> tuple[str, str, str]:
         raise ExportError(f"there is no NVIDIA GPU here (no nvidia-smi); {_WHERE}")
     command = [program, f"--query-gpu={_QUERY}", "--format=csv,noheader"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        reply = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as failed:
-        raise ExportError(f"nvidia-smi tells no GPU ({failed}); {_WHERE}") from failed
-    return parse_gpus(told.stdout)
+        raise ExportError(f"nvidia-smi reports no GPU ({failed}); {_WHERE}") from failed
+    return parse_gpus(reply.stdout)
 
 
 def parse_gpus(text: str) -> tuple[str, str, str]:
@@ -135,7 +136,7 @@ def parse_gpus(text: str) -> tuple[str, str, str]:
     if len(kinds) != 1 or len(kind := next(iter(kinds))) != len(_QUERY.split(",")):
         names = ", ".join(sorted(" ".join(k) for k in kinds)) or "no GPU"
         raise ExportError(
-            f"nvidia-smi tells {names}; an engine fits one kind of GPU: build in a "
+            f"nvidia-smi reports {names}; an engine fits one kind of GPU: build in a "
             "container that sees only that kind (docker run --gpus)"
         )
     name, capability, driver = kind

@@ -1,8 +1,8 @@
 """The build plan of a repository, ``engines.json``: which networks are to become engines, and how.
 
 It lies at the root of the model repository and is all that `hilum engines build` reads: no torch,
-no ONNX package and no weights store are needed on the machine with the GPU. It also tells what
-each network is served by, so that a configuration can always be written anew.
+no ONNX package and no weights store are needed on the machine with the GPU. It also states what
+each network is served by, so that a configuration can always be written again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ...catalog import Network
-from ...catalog.errors import RepositoryError
+from hilum.catalog import Network
+from hilum.catalog.errors import RepositoryError
+
 from ..certificate import MODEL_FILE
 from .profiles import Profile, profiles
 
@@ -96,19 +97,19 @@ class Engine:
         }
 
     @classmethod
-    def from_json(cls, model: str, told: Mapping[str, Any]) -> Engine:
+    def from_json(cls, model: str, entry: Mapping[str, Any]) -> Engine:
         """The reverse of `as_json`."""
         return cls(
-            system=told["system"],
-            network=told["network"],
+            system=entry["system"],
+            network=entry["network"],
             model=model,
-            precision=told["precision"],
-            onnx_sha256=told["onnx_sha256"],
-            profiles=tuple(Profile.from_json(p) for p in told["profiles"]),
-            served_by=told["served_by"],
-            reason=told["reason"],
-            failed_as=told["failed_as"],
-            graphs=told["cuda_graphs"],
+            precision=entry["precision"],
+            onnx_sha256=entry["onnx_sha256"],
+            profiles=tuple(Profile.from_json(p) for p in entry["profiles"]),
+            served_by=entry["served_by"],
+            reason=entry["reason"],
+            failed_as=entry["failed_as"],
+            graphs=entry["cuda_graphs"],
         )
 
 
@@ -156,8 +157,8 @@ def read_plan(repository: Path) -> dict[str, Engine]:
     if not file.is_file():
         return {}
     try:
-        told = json.loads(file.read_text("utf-8"))["engines"]
-        return {model: Engine.from_json(model, entry) for model, entry in told.items()}
+        entries = json.loads(file.read_text("utf-8"))["engines"]
+        return {model: Engine.from_json(model, entry) for model, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as broken:
         raise RepositoryError(
             f"{file} is not a build plan ({broken}); write it again with `hilum export --target "
@@ -171,25 +172,25 @@ def write_plan(repository: Path, engines: Mapping[str, Engine]) -> None:
     if not engines:
         file.unlink(missing_ok=True)
         return
-    told = {
+    plan = {
         "about": "What `hilum engines build` makes of this repository's networks. "
         "Written by `hilum export --target tensorrt`.",
         "timing_cache": "timing-<GPU>-<TensorRT>.cache in the folder of --cache",
         "engines": {model: engines[model].as_json() for model in sorted(engines)},
     }
-    write_json(file, told)
+    write_json(file, plan)
 
 
 def refresh_plan(repository: Path) -> dict[str, Engine]:
-    """Read the build plan, and write it anew where its flags are not what would be built now.
+    """Read the build plan, and write it again where its flags are not what would be built now.
 
     Its profiles may have been edited, or this Hilum builds with other flags than the one that
     exported; the server compares engines with the flags that are written there.
     """
     engines = read_plan(repository)
     if engines:
-        told = json.loads((repository / PLAN_FILE).read_text("utf-8"))["engines"]
-        if any(told[m].get("flags") != list(e.flags) for m, e in engines.items()):
+        entries = json.loads((repository / PLAN_FILE).read_text("utf-8"))["engines"]
+        if any(entries[m].get("flags") != list(e.flags) for m, e in engines.items()):
             write_plan(repository, engines)
     return engines
 

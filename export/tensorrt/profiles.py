@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...catalog import Network
-from ...catalog.dlpe import MULTIPLE, PLANES
-from ...catalog.errors import ExportError
+from hilum.catalog import Network
+from hilum.catalog.dlpe import MULTIPLE, PLANES
+from hilum.catalog.errors import ExportError
 
 Shape = tuple[int, ...]
 
@@ -52,13 +52,13 @@ class Profile:
         }
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Profile:
+    def from_json(cls, entry: Mapping[str, Any]) -> Profile:
         """The reverse of `as_json`."""
         return cls(
-            told["name"],
+            entry["name"],
             {
                 name: Range(tuple(r["min"]), tuple(r["opt"]), tuple(r["max"]))
-                for name, r in told["inputs"].items()
+                for name, r in entry["inputs"].items()
             },
         )
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ...catalog import Network, System
+from hilum.catalog import Network, System
+
 from ..certificate import CERTIFICATE, MODEL_FILE, Weights, certificate, served_file
 from ..graph import OPSET, main_opset
 from ..int8 import to_int8
-from ..networks import dlpe_graph, dlpe_random
-from ..networks.dlpe import task_of
-from ..networks.dlpe_phantom import SIDE, phantom
+from ..systems.dlpe import graph as dlpe_graph
+from ..systems.dlpe import random as dlpe_random
+from ..systems.dlpe.network import task_of
+from ..systems.dlpe.phantom import SIDE, phantom
 
 SEED = 0
 
@@ -41,6 +43,8 @@ def write_quantised(system: System, network: Network, folder: Path) -> None:
     path.write_bytes(served.SerializeToString())
     file = served_file(path, main_opset(served), served.ir_version)
     weights = Weights(network.name, source, "", "random")
-    told = {"accepted": False, "reason": NOT_JUDGED}
-    found = certificate(system.name, network, network.sizes, file, weights, "int8", None, told)
+    int8 = {"accepted": False, "reason": NOT_JUDGED}
+    found = certificate(
+        system.name, network, network.sizes, file, weights, "int8", None, {"int8": int8}
+    )
     (folder / CERTIFICATE).write_text(json.dumps(found, indent=2) + "\n")

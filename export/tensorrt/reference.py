@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...catalog import Network
+from hilum.catalog import Network
+
 from ..certificate import HALF_MEAN, HALF_MEAN_UNBOUNDED, HALF_PIXELS, WIDE
 
 Arrays = dict[str, NDArray[Any]]
@@ -69,7 +70,7 @@ def judge(
     str
         Why the engine must not be served; empty when it may.
     """
-    told: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
     problem = ""
     for name, wanted in want.items():
         found = got.get(name)
@@ -77,11 +78,11 @@ def judge(
             have = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
             reason = f"{name} is {have} instead of {wanted.dtype} {list(wanted.shape)}"
         elif wanted.dtype.kind != "f":
-            told[name], reason = _pixels(name, precision, found, wanted)
+            outputs[name], reason = _pixels(name, precision, found, wanted)
         else:
-            told[name], reason = _values(network, name, precision, found, wanted)
+            outputs[name], reason = _values(network, name, precision, found, wanted)
         problem = problem or reason
-    return told, problem
+    return outputs, problem
 
 
 def _pixels(
@@ -99,7 +100,7 @@ def _values(
     wide = want.astype(np.float64)
     apart = np.abs(got.astype(np.float64) - wide)
     largest, mean, reach = float(apart.max()), float(apart.mean()), float(np.abs(wide).max())
-    told = {"largest": largest, "mean": mean, "reach": reach}
+    measured = {"largest": largest, "mean": mean, "reach": reach}
     if precision == "fp32":
         value, limit = largest, FULL_TIMES * network.tolerance * max(1.0, reach / WIDE)
         what = "differs by"
@@ -107,4 +108,4 @@ def _values(
         value, limit = mean, HALF_MEAN if reach <= 1 else HALF_MEAN_UNBOUNDED
         what = "differs on average by"
     # Written so that a difference that is no number is a problem, too.
-    return told, "" if value <= limit else f"{name} {what} {value:.2g}, more than {limit:.2g}"
+    return measured, "" if value <= limit else f"{name} {what} {value:.2g}, more than {limit:.2g}"

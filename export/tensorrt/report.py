@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from ...catalog import SYSTEMS
+from hilum.catalog import SYSTEMS
+
+from .checked import Checked
 from .graphs import precisions_of
-
-if TYPE_CHECKING:
-    from .check import Checked
 
 MiB = 1 << 20
 

@@ -18,10 +18,10 @@ VARIABLE = "HILUM_TENSORRT"
 """Environment variable that names a folder with NVIDIA's Python package, if it is not installed."""
 
 _POLL_S = 0.1
-_TOLD = 2000
+_KEPT_OF_LOG = 2000
 """Last characters of a worker's standard error that are looked at."""
 
-_TOLD_OF_ERROR = 300
+_SHOWN_OF_ERROR = 300
 """Characters of the library's own message in a reason."""
 
 
@@ -126,7 +126,7 @@ def _resident(pid: int) -> int:
 
 
 def _death(code: int, errors: Path) -> str:
-    lines = errors.read_text("utf-8", "replace")[-_TOLD:].strip().splitlines()
+    lines = errors.read_text("utf-8", "replace")[-_KEPT_OF_LOG:].strip().splitlines()
     last = f": {lines[-1]}" if lines else ""
     if code < 0:
         return f"the worker was ended by {signal.Signals(-code).name}{last}"
@@ -139,7 +139,6 @@ def failure(outcome: Outcome) -> str:
         return outcome.problem
     if outcome.result["stage"] == "done":
         return ""
-    errors = [m for m in outcome.result["messages"] if not m.startswith("warning")]
-    line = " ".join(errors[0].split()) if errors else "no reason given"
+    line = " ".join(outcome.result["error"].split()) or "no reason given"
     doing = "the parser" if outcome.result["stage"] == "parse" else "the builder"
-    return f"{doing}: {line[:_TOLD_OF_ERROR]}"
+    return f"{doing}: {line[:_SHOWN_OF_ERROR]}"

@@ -6,21 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ...catalog import Network, System
+from hilum.catalog import Network, System
+
 from ..certificate import MODEL_FILE, read_certificate, sha256_of
 from ..recipes import Recipe
-from .plan import (
-    ENGINE_FILE,
-    FINGERPRINT_FILE,
-    REFERENCE_FILE,
-    engine_of,
-    read_plan,
-    write_plan,
-)
+from .plan import ENGINE_FILE, FINGERPRINT_FILE, REFERENCE_FILE, engine_of, read_plan, write_plan
 from .reference import write_reference
 
-Target = Literal["onnx", "tensorrt"]
-"""What serves the networks: ONNX Runtime, or engines that are built from the same files."""
+Target = Literal["onnx", "openvino", "tensorrt"]
+"""What serves the networks: ONNX Runtime, OpenVINO, or engines built from the same files."""
 
 
 def update_plan(
@@ -36,7 +30,7 @@ def update_plan(
     engines = read_plan(repository)
     for found in certificates:
         network = system.network(found["network"])
-        if target == "onnx":
+        if target != "tensorrt":
             engines.pop(network.model, None)
             continue
         engine, kept = engine_of(system.name, network, found), engines.get(network.model)

@@ -16,9 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-MODULES = ("tensorrt", "tensorrt_rtx")
-"""TensorRT first: engines that are served must be its."""
-
 ONE_MESSAGE = 500
 """Characters of a message that are kept; some hold whole shapes of graphs."""
 
@@ -62,41 +59,43 @@ def load(name: str) -> ModuleType | None:
 
 
 def build(order: Order) -> dict[str, Any]:
-    """Parse and build as ordered; tells what came of it.
+    """Parse and build as ordered; returns what came of it.
 
     Returns
     -------
     dict
         ``version``, ``stage`` (``parse``, ``build`` or ``done``), ``messages`` (warnings and
-        errors, each once), ``parse_seconds``, ``build_seconds``, ``layers``, ``bytes``.
+        errors, each once), ``error`` (the first that is no warning), ``parse_seconds``,
+        ``build_seconds``, ``layers``, ``bytes``.
     """
     trt: Any = import_module(order.module)
     logger = _logger(trt)
-    told: dict[str, Any] = {"version": trt.__version__, "stage": "parse", "bytes": 0}
+    result: dict[str, Any] = {"version": trt.__version__, "stage": "parse", "bytes": 0}
     builder = trt.Builder(logger)
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, logger)
     begun = time.monotonic()
     parsed = parser.parse_from_file(order.onnx)
-    told["parse_seconds"] = time.monotonic() - begun
+    result["parse_seconds"] = time.monotonic() - begun
     errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
-    told["layers"] = network.num_layers
+    result["layers"] = network.num_layers
     if parsed:
-        told["stage"] = "build"
+        result["stage"] = "build"
         config = _config(trt, builder, order)
         cache = _timing_cache(config, order)
         begun = time.monotonic()
         engine = builder.build_serialized_network(network, config)
-        told["build_seconds"] = time.monotonic() - begun
+        result["build_seconds"] = time.monotonic() - begun
         if engine is not None:
-            told |= {"stage": "done", "bytes": engine.nbytes}
+            result |= {"stage": "done", "bytes": engine.nbytes}
             if order.plan is not None:
                 Path(order.plan).write_bytes(engine)
             if cache is not None and order.timing_cache is not None:
                 _keep(Path(order.timing_cache), cache.serialize())
+    result["error"] = next(iter([*errors, *logger.errors]), "")
     texts = [*errors, *logger.messages]
-    told["messages"] = list(dict.fromkeys(t.strip()[:ONE_MESSAGE] for t in texts))
-    return told
+    result["messages"] = list(dict.fromkeys(t.strip()[:ONE_MESSAGE] for t in texts))
+    return result
 
 
 def _logger(trt: Any) -> Any:
@@ -106,12 +105,16 @@ def _logger(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.messages: list[str] = []
+            self.errors: list[str] = []
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in (
                 trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING
             ):  # fmt: skip
-                self.messages.append(f"{str(severity).rpartition('.')[2].lower()}: {msg}")
+                text = f"{str(severity).rpartition('.')[2].lower()}: {msg}"
+                self.messages.append(text)
+                if severity != trt.ILogger.WARNING:
+                    self.errors.append(text)
 
     return Logger()
 
@@ -127,9 +130,9 @@ def _config(trt: Any, builder: Any, order: Order) -> Any:
     tf32 = getattr(trt.BuilderFlag, "TF32", None)
     if tf32 is not None:
         (config.set_flag if order.tf32 else config.clear_flag)(tf32)
-    for told in order.profiles:
+    for ordered in order.profiles:
         profile = builder.create_optimization_profile()
-        for name, shapes in told["inputs"].items():
+        for name, shapes in ordered["inputs"].items():
             profile.set_shape(name, shapes["min"], shapes["opt"], shapes["max"])
         config.add_optimization_profile(profile)
     if order.capability is None:

@@ -13,7 +13,7 @@ from .vendor import Order, build, load, run
 
 
 def main(order_file: str, result_file: str) -> None:
-    """Do the order: tell versions, build an engine, or run one on stored inputs."""
+    """Do the order: report versions, build an engine, or run one on stored inputs."""
     order = json.loads(Path(order_file).read_text("utf-8"))
     if "probe" in order:
         found = {name: load(name) for name in order["probe"]}

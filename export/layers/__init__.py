@@ -1,0 +1,1 @@
+"""Layers and initial weights that networks of several systems share."""

@@ -1,1 +1,0 @@
-"""The networks in PyTorch, the ONNX graphs around them, and their reference paths."""

@@ -1,0 +1,60 @@
+"""Networks served by OpenVINO on processors: what computes them, and in which arithmetic.
+
+The ONNX files are those of ONNX Runtime. OpenVINO computes them in FP32, in bfloat16 where the
+processor can, or as INT8 where the file is quantised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilum.catalog.errors import ExportError
+
+Arrays = dict[str, NDArray[Any]]
+
+NO_BF16 = "this processor does not compute in bfloat16 (AVX-512 BF16 or AMX)"
+
+
+def computes_bf16() -> bool:
+    """Whether this processor computes in bfloat16, as OpenVINO sees it."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class Session:
+    """A compiled network, run like a session of ONNX Runtime.
+
+    Parameters
+    ----------
+    model
+        Content of an ONNX file.
+        What a file has in bfloat16 is computed so, all else in FP32. That has to be said: unasked,
+        OpenVINO would compute everything in bfloat16 where the processor can, which rounds
+        coordinates above 256.
+
+    Raises
+    ------
+    ExportError
+        When OpenVINO cannot compile it.
+    """
+
+    def __init__(self, model: bytes, what: str) -> None:
+        import openvino
+
+        core = openvino.Core()
+        options = {"INFERENCE_PRECISION_HINT": "f32"}
+        try:
+            self._compiled = core.compile_model(core.read_model(model), "CPU", options)
+        except RuntimeError as refused:
+            first = str(refused).strip().splitlines()[-1]
+            raise ExportError(f"OpenVINO cannot run {what}: {first}") from refused
+
+    def run(self, names: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
+        """The outputs called `names`."""
+        found = self._compiled(inputs)
+        return [np.asarray(found[name]) for name in names]

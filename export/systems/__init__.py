@@ -1,0 +1,1 @@
+"""Networks, recipes and checkpoint readers, a folder for each system."""

@@ -1,0 +1,1 @@
+"""Networks of X-ray severity scoring."""

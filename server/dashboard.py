@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..catalog import SYSTEMS, Ensemble, System
+from hilum.catalog import SYSTEMS, Ensemble, System
 
 DATASOURCE = {"type": "prometheus", "uid": "hilum-prometheus"}
 
@@ -93,6 +93,88 @@ OVERVIEW = (
     ),
 )
 
+GATEWAY = (
+    Panel(
+        "Jobs by state",
+        "A job is one system on one series; `failed` are set aside until somebody retries them.",
+        (("sum by (state) (hilum_gateway_jobs) > 0", "{{state}}"),),
+    ),
+    Panel(
+        "Done per hour",
+        "Jobs whose results the PACS has.",
+        (('sum(increase(hilum_gateway_jobs{state="done"}[1h]))', "done"),),
+    ),
+    Panel(
+        "Series by state",
+        "`seen` are not complete yet, `ignored` are taken by no rule.",
+        (("sum by (state) (hilum_gateway_series) > 0", "{{state}}"),),
+    ),
+    Panel(
+        "Age of the oldest job",
+        "Of those that are not over.",
+        (("hilum_gateway_oldest_job_seconds", "{{instance}}"),),
+        "s",
+    ),
+    Panel(
+        "Spool",
+        "Images that were fetched, and results.",
+        (("hilum_gateway_spool_bytes", "{{instance}}"),),
+        "bytes",
+    ),
+    Panel(
+        "Intake waits",
+        "1 while nothing is fetched because the disk or the spool is full.",
+        (("hilum_gateway_intake_waits", "{{instance}}"),),
+    ),
+)
+
+BATCH = (
+    Panel(
+        "Studies by state",
+        "Of the ledger; `failed` are set aside until somebody retries them.",
+        (("sum by (state) (hilum_batch_studies) > 0", "{{state}}"),),
+    ),
+    Panel(
+        "Done per hour",
+        "Studies whose results are committed.",
+        (("sum(increase(hilum_batch_study_seconds_count[1h]))", "done"),),
+    ),
+    Panel(
+        "Hours left",
+        "At the speed of the last ten minutes.",
+        (
+            (
+                'sum(hilum_batch_studies{state=~"pending|running"}) / '
+                "(sum(rate(hilum_batch_study_seconds_count[10m])) > 0) / 3600",
+                "left",
+            ),
+        ),
+        "h",
+    ),
+    Panel(
+        "Failed tries by kind",
+        "In the last hour; `crash` counts workers that ran out of memory, too.",
+        (("sum by (kind) (increase(hilum_batch_failures_total[1h])) > 0", "{{kind}}"),),
+    ),
+    Panel(
+        "Time of a study",
+        "95 of 100 take less, from fetching to the committed result.",
+        (
+            (
+                "histogram_quantile(0.95, "
+                "sum by (le) (rate(hilum_batch_study_seconds_bucket[15m])))",
+                "95 %",
+            ),
+        ),
+        "s",
+    ),
+    Panel(
+        "In flight",
+        "Studies that workers have now.",
+        (("sum(hilum_batch_in_flight)", "in flight"),),
+    ),
+)
+
 
 def system_panels(system: System) -> tuple[Panel, ...]:
     """The graphs of one system; a line for each of its models."""
@@ -150,18 +232,20 @@ def system_panels(system: System) -> tuple[Panel, ...]:
 
 
 def dashboard(systems: Iterable[System] = tuple(SYSTEMS.values())) -> dict[str, Any]:
-    """The dashboard as Grafana reads it: an overview, and a folded row for each system."""
+    """The dashboard as Grafana reads it: an overview, and folded rows."""
     panels: list[dict[str, Any]] = []
     ids = iter(range(1, 10_000))
     panels += _placed(OVERVIEW, ids, top=0)
     top = _rows(OVERVIEW) * _HEIGHT
-    for system in systems:
-        inside = system_panels(system)
+    rows = [(f"{system.name}: {system.title}", system_panels(system)) for system in systems]
+    rows.append(("gateway: studies from the PACS, results back", GATEWAY))
+    rows.append(("batch: an archive's studies, once each", BATCH))
+    for title, inside in rows:
         panels.append(
             {
                 "id": next(ids),
                 "type": "row",
-                "title": f"{system.name}: {system.title}",
+                "title": title,
                 "collapsed": True,
                 "gridPos": {"x": 0, "y": top, "w": _COLUMNS, "h": 1},
                 "panels": _placed(inside, ids, top + 1),

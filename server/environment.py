@@ -8,7 +8,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from ..catalog.errors import ServerError
+from hilum.catalog.errors import ServerError
+
 from .gpus import ORDER
 
 MALLOC = {
@@ -72,7 +73,7 @@ def _libpython_folder(bundled: Path) -> str | None:
     name = f"libpython{major}.{minor}.so.1.0"
     folder = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""
-    for candidate in (folder, folder / multiarch, Path(sys.base_prefix) / "lib"):
+    for candidate in (bundled, folder, folder / multiarch, Path(sys.base_prefix) / "lib"):
         if (candidate / name).exists():
             return str(candidate)
     try:

@@ -1,4 +1,4 @@
-"""The GPUs that a server started from here sees, as ``nvidia-smi`` tells them.
+"""The GPUs that a server started from here sees, as ``nvidia-smi`` reports them.
 
 Not yet run on a GPU: what is read was recorded.
 """
@@ -12,7 +12,8 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..catalog.errors import ServerError
+from hilum.catalog.errors import ServerError
+
 from . import machine
 
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", ("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -38,7 +39,7 @@ class Device:
 
 
 def devices() -> tuple[Device, ...]:
-    """The GPUs that CUDA would show a server, in CUDA's order; empty where nobody tells."""
+    """The GPUs that CUDA would show a server, in CUDA's order; empty where nothing reports them."""
     return visible(_all(), os.environ.get(VISIBLE))
 
 
@@ -80,12 +81,12 @@ def choose(wanted: str) -> None:
     Parameters
     ----------
     wanted
-        Their numbers as ``nvidia-smi`` tells them, ``"0,1"``.
+        Their numbers as ``nvidia-smi`` reports them, ``"0,1"``.
 
     Raises
     ------
     ServerError
-        When one of them is not there, or told twice.
+        When one of them is not there, or given twice.
     """
     numbers = [n.strip() for n in wanted.split(",")]
     if not all(n.isdigit() for n in numbers) or len(set(map(int, numbers))) != len(numbers):
@@ -104,7 +105,7 @@ def _all() -> tuple[Device, ...]:
     if shutil.which(_SMI[0]) is None:
         return ()
     try:
-        told = subprocess.run(_SMI, capture_output=True, text=True, timeout=20, check=False)
+        reply = subprocess.run(_SMI, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    return parse_devices(told.stdout) if told.returncode == 0 else ()
+    return parse_devices(reply.stdout) if reply.returncode == 0 else ()

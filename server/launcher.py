@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,17 +15,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..catalog.errors import ServerError
-from . import leftovers, logs
-from .arguments import LogLevel, Ports, Settings, arguments
-from .assemble import assemble_backends, networks_use_gpus
-from .configuration import OPTIONAL_FIELDS
+from hilum.catalog.errors import ServerError
+
+from . import cleanup as leftovers
+from . import logs
+from .arguments import LogLevel, Ports, Settings, admitted, arguments, bare, exit_timeout
+from .backend_folder import assemble_backends, check_backends, resources_for
+from .binary import ServerBinary, find_server
 from .environment import server_environment
-from .find import ServerBinary, find_server
-from .folders import log_folder, runtime_root
+from .folders import for_sockets, log_folder, runtime_root
+from .model_config import OPTIONAL_FIELDS
+from .ports import check_free, free_ports, reachable
 from .readiness import answers_as
-from .stage import Resources, Staged, stage
-from .supervisor import Order
+from .records import write_record
+from .runtime_repository import Resources, Staged, stage
+from .supervisor import Order, reason
 
 _ATTEMPTS = 4
 """Starts with new free ports when another process takes one before the server does."""
@@ -59,7 +64,10 @@ class TritonServer:
     models
         Names of the Triton models to serve, with what they call; None: all that are complete.
     host
-        Address to bind; the loopback by default, since Triton asks nobody who they are.
+        Address to bind; the loopback by default, where a `Door` lets in this user's processes
+        alone. Triton itself asks nobody who they are.
+    group
+        Name of a group whose members the `Door` lets in as well, without shared memory.
     ports
         None: free ones.
     instances, threads
@@ -79,7 +87,9 @@ class TritonServer:
     progress
         Called while the models load, whenever something changed.
     drain
-        Called before the server is told to stop, while it still answers.
+        Called before the server is asked to stop, while it still answers.
+    connection_age
+        See `Settings`.
 
     Examples
     --------
@@ -94,6 +104,7 @@ class TritonServer:
         *,
         models: Iterable[str] | None = None,
         host: str = "127.0.0.1",
+        group: str | None = None,
         ports: Ports | None = None,
         instances: int | None = None,
         threads: int | None = None,
@@ -106,11 +117,14 @@ class TritonServer:
         grace: float = 10.0,
         progress: Callable[[Progress], None] | None = None,
         drain: Callable[[], None] | None = None,
+        connection_age: float | None = None,
     ) -> None:
         self.repository = Path(repository)
         self.models = None if models is None else tuple(models)
-        self.host, self._http_host = host, http_host
+        self.host, self._http_host = bare(host), http_host and bare(http_host)
+        self._group = None if group is None else admitted(group, self.host, self._http_host)
         self.timeout, self.grace, self.drain = timeout, grace, drain
+        self._connection_age = connection_age
         self.log_level: LogLevel = log_level
         self.log: Path | None = None
         self.staged: Staged | None = None
@@ -128,19 +142,19 @@ class TritonServer:
     @property
     def grpc_url(self) -> str:
         """``host:port`` for clients on this machine."""
-        return f"{_reachable(self.host)}:{self._ports.grpc}"
+        return f"{reachable(self.host)}:{self._ports.grpc}"
 
     @property
     def http_url(self) -> str | None:
         """``host:port`` of the HTTP service, None when it is off."""
         if self._ports.http is None:
             return None
-        return f"{_reachable(self._http_host or self.host)}:{self._ports.http}"
+        return f"{reachable(self._http_host or self.host)}:{self._ports.http}"
 
     @property
     def metrics_url(self) -> str:
         """URL of the Prometheus metrics."""
-        return f"http://{_reachable(self.host)}:{self._ports.metrics}/metrics"
+        return f"http://{reachable(self.host)}:{self._ports.metrics}/metrics"
 
     @property
     def alive(self) -> bool:
@@ -154,28 +168,50 @@ class TritonServer:
         """
         return None if self._supervisor is None else self._supervisor.poll()
 
-    def start(self) -> Self:
-        """Start the server and wait until every model is ready.
+    def why(self) -> str:
+        """Why a server ended by itself, in words that complete "the server …"."""
+        said = ""
+        if self._supervisor is not None and self._supervisor.stdout is not None:
+            said = self._supervisor.stdout.read().decode(errors="replace").strip()
+        return reason(self.poll() or 0, said)
+
+    def check_ports(self) -> None:
+        """Refuse ports that do not exist or are in use, before anything is started.
 
         Raises
         ------
+        InputError, ServerError
+        """
+        if self._wanted_ports is not None:
+            self._choose_ports()
+
+    def keep_ports(self) -> None:
+        """Have the next start take the ports of this one: clients know them."""
+        self._wanted_ports = self._ports
+
+    def start(self, given_up: threading.Event | None = None) -> Self:
+        """Start the server and wait until every model is ready, or until it is `given_up`.
+
+        Raises
+        ------
+        InputError
+            For ports that do not exist.
         RepositoryError
             When the repository lacks what is to be served.
         ServerError
             When there is no server, it does not start, or it is not ready in time; with the lines
-            of its log that tell why.
+            of its log that say why.
         """
         if self.alive:
             return self
         found = self.binary = find_server()
-        gpu = networks_use_gpus(found)
-        self.resources = Resources.of_machine(self._instances, self._threads, gpu, self._delay)
+        self.resources = resources_for(found, self._instances, self._threads, self._delay)
         leftovers.clean_dead(runtime_root())
         for attempt in range(_ATTEMPTS):
             self._ports = self._choose_ports()
             try:
                 self._launch(found, self.resources)
-                self._wait_until_ready()
+                self._wait_until_ready(given_up)
             except _PortTaken:
                 self._abandon()
                 if self._wanted_ports is not None or attempt == _ATTEMPTS - 1:
@@ -208,13 +244,13 @@ class TritonServer:
             supervisor.stdin.flush()
         with contextlib.suppress(OSError):
             supervisor.stdin.close()
-        if supervisor.stdout is not None:
-            supervisor.stdout.close()
         try:
             supervisor.wait(grace + _MARGIN)
         except subprocess.TimeoutExpired:
             supervisor.kill()
             supervisor.wait()
+        if supervisor.stdout is not None:
+            supervisor.stdout.close()
         if self.pid is not None and supervisor.returncode < 0:
             leftovers.kill_session(self.pid)
         leftovers.remove(self._tag, runtime_root())
@@ -235,12 +271,10 @@ class TritonServer:
         if self._wanted_ports is None:
             grpc, metrics, http = free_ports(3, self.host)
             return Ports(grpc, metrics, http if self._http else None)
+        self._wanted_ports.check()
         for port in self._wanted_ports.all():
-            if not _is_free(self.host, port):
-                raise ServerError(
-                    f"port {port} of {self.host} is in use by another process; stop it or choose "
-                    "another port"
-                )
+            http = port == self._wanted_ports.http
+            check_free((http and self._http_host) or self.host, port)
         return self._wanted_ports
 
     def _launch(self, found: ServerBinary, resources: Resources) -> None:
@@ -248,18 +282,27 @@ class TritonServer:
         environment = server_environment(found.binary)
         with logs.new_log(self._log_dir or log_folder()) as log:
             self.log = Path(log.name)
-            supervisor = subprocess.Popen(
-                [sys.executable, "-P", "-m", "hilum.server.supervisor"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-            )
+            try:
+                supervisor = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "hilum.server.supervisor"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            except OSError as failure:
+                raise ServerError(f"{sys.executable} cannot be run: {failure}") from failure
         self._supervisor, self._owner, self.pid = supervisor, os.getpid(), None
         self._tag = leftovers.tag_of(supervisor.pid)
         root = runtime_root()
-        argv = self._prepare(found, resources, root / self._tag)
-        order = Order(argv, environment, self._tag, str(root), self.grace)
+        settings, argv = self._prepare(found, resources, root / self._tag)
+        environment["TMPDIR"] = str(temporary := root / self._tag / "tmp")
+        temporary.mkdir(mode=0o700)
+        host = reachable(self.host).strip("[]")
+        order = Order(
+            argv, environment, self._tag, str(root), self.grace,
+            (host, self._ports.grpc), settings.doors(), self._group,
+        )  # fmt: skip
         assert supervisor.stdin is not None  # noqa: S101
         assert supervisor.stdout is not None  # noqa: S101
         try:
@@ -268,24 +311,22 @@ class TritonServer:
         except BrokenPipeError:
             supervisor.wait()
             raise self._failure("could not be started") from None
-        with supervisor.stdout as told:
-            first = told.readline()
+        first = supervisor.stdout.readline()
         self.pid = int(first) if first.strip() else None
 
-    def _prepare(self, found: ServerBinary, resources: Resources, runtime: Path) -> tuple[str, ...]:
-        """Fill the runtime folder; the command line of the server."""
+    def _prepare(
+        self, found: ServerBinary, resources: Resources, runtime: Path
+    ) -> tuple[Settings, tuple[str, ...]]:
+        """Fill the runtime folder; what the server is to be like, and its command line."""
         runtime.mkdir(mode=0o700)
         unknown = [field for field in OPTIONAL_FIELDS if not found.has_field(field)]
         target = runtime / "repository"
         staged = stage(self.repository, target, resources, self.models, unknown)
-        backends = assemble_backends(found, runtime / "backends")
-        _check_backends(found, staged, backends or found.backends)
+        backends = assemble_backends(found, runtime / "backends", staged.backends)
+        check_backends(found, staged.backends, backends or found.backends)
         self.staged = staged
-        stubs = sum(
-            count
-            for backend, count in staged.instances.items()
-            if backend == "python" or (backend == "onnxruntime" and found.needs_backends)
-        )
+        in_python = ("python", *found.python_backends)
+        stubs = sum(staged.instances.get(backend, 0) for backend in in_python)
         settings = Settings(
             repository=staged.folder,
             tag=self._tag,
@@ -294,13 +335,19 @@ class TritonServer:
             backends=backends,
             stubs=stubs,
             auto_complete=not staged.complete,
-            exit_timeout=max(1, round(self.grace)),
+            exit_timeout=exit_timeout(self.grace),
+            connection_age=self._connection_age,
             log_level=self.log_level,
             http_host=self._http_host,
+            group=self._group,
         )
-        return (str(found.binary), *arguments(found, settings))
+        if settings.private:
+            assert self._supervisor is not None  # noqa: S101
+            sockets = for_sockets(runtime, self._supervisor.pid)
+            settings = dataclasses.replace(settings, sockets=sockets)
+        return settings, (str(found.binary), *arguments(found, settings))
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, given_up: threading.Event | None) -> None:
         start = time.monotonic()
         shown: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         while True:
@@ -310,6 +357,8 @@ class TritonServer:
                 if logs.port_taken(text):
                     raise _PortTaken
                 raise self._failure("did not start")
+            if given_up is not None and given_up.is_set():
+                raise self._failure("was not wanted any more")
             if seconds > self.timeout:
                 raise self._failure(f"was not ready within {self.timeout:g} s")
             if self._progress is not None and self.staged is not None:
@@ -319,8 +368,22 @@ class TritonServer:
                     self._progress(Progress(*state, len(self.staged.models), seconds))
             if answers_as(self.grpc_url, self._tag):
                 leftovers.make_private(self._tag)
+                self._write_record()
                 return
             time.sleep(0.05)
+
+    def _write_record(self) -> None:
+        """Say where the server is, for `hilum status`."""
+        assert self.staged is not None  # noqa: S101
+        write_record(runtime_root() / self._tag, {
+            "grpc": self.grpc_url,
+            "metrics": self.metrics_url,
+            "http": self.http_url,
+            "pid": self.pid,
+            "log": str(self.log),
+            "repository": str(self.repository.absolute()),
+            "models": list(self.staged.models),
+        })  # fmt: skip
 
     def _abandon(self) -> None:
         """Stop without draining or grace: nothing is in flight."""
@@ -335,48 +398,3 @@ class TritonServer:
 
     def _log_text(self) -> str:
         return "" if self.log is None else self.log.read_text("utf-8", errors="replace")
-
-
-def free_ports(count: int, host: str = "127.0.0.1") -> tuple[int, ...]:
-    """`count` different ports of `host` that nobody listens on right now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket(_family(host))) for _ in range(count)]
-        for one in sockets:
-            one.bind((host, 0))
-        return tuple(one.getsockname()[1] for one in sockets)
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket(_family(host)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is no owner
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
-def _family(host: str) -> socket.AddressFamily:
-    try:
-        return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
-    except OSError as failure:
-        raise ServerError(f"{host!r} is not an address of this machine: {failure}") from failure
-
-
-def _reachable(host: str) -> str:
-    """The address at which a client on this machine reaches a server bound to `host`."""
-    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
-
-
-def _check_backends(found: ServerBinary, staged: Staged, folder: Path | None) -> None:
-    if folder is None:
-        return
-    for backend in sorted(staged.backends):
-        if not (folder / backend).is_dir():
-            raise ServerError(
-                f"the repository needs the backend {backend!r}, which {found.describe()} does not "
-                "have; serve it in the container nvcr.io/nvidia/tritonserver:26.07-py3, or export "
-                "it with `--target onnx`"
-            )

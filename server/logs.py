@@ -68,7 +68,7 @@ def port_taken(text: str) -> bool:
 
 
 def meaningful_lines(text: str, limit: int = 12) -> list[str]:
-    """The lines of a failed start that tell why, without their headers, each once."""
+    """The lines of a failed start that say why, without their headers, each once."""
     lines = [line for line in text.splitlines() if line.strip()]
     chosen = [line for line in lines if _BAD.match(line)]
     chosen = [line for line in chosen if not any(word in line for word in _HARMLESS)]

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..catalog.errors import ServerError
-from .configuration import ModelConfig, backend_of, model_file
-from .engines import context_bytes
+from hilum.catalog.errors import ServerError
+
+from .doctor.engines import context_bytes
+from .model_config import ModelConfig, backend_of, model_file
 
 MiB = 1024 * 1024
 
@@ -16,14 +17,14 @@ LONGEST, SLAB = 512, 40
 """What lengths of -1 count as: the side of a CT; the first of several of a network, which makes a
 slab, as many slices."""
 
-ESTIMATED, TOLD = 0.5, 0.9
+ESTIMATED, REPORTED = 0.5, 0.9
 """How much of the memory that is set aside for a network may be what is known of its need.
 
-Of networks with ONNX Runtime, and of engines whose record does not tell, weights and the tensors at
+Of networks with ONNX Runtime, and of engines whose record lacks it, weights and the tensors at
 the border are known; what they compute in between is not known before they run, and half is left to
-that and to CUDA. A TensorRT engine tells what it takes in between. A tenth is left to what it does
-not tell: the code of its kernels, CUDA graphs, CUDA itself and Triton's pools. Both shares are
-estimates. Not yet run on a GPU."""
+that and to CUDA. A TensorRT engine reports what it takes in between. A tenth is left to what it
+does not report: the code of its kernels, CUDA graphs, CUDA itself and Triton's pools. Both shares
+are estimates. Not yet run on a GPU."""
 
 _BYTES = {"BOOL": 1, "UINT8": 1, "INT8": 1, "INT32": 4, "FP32": 4, "INT64": 8, "FP64": 8}
 _OTHER = 2
@@ -37,12 +38,12 @@ def network_needs(repository: Path, networks: Iterable[tuple[ModelConfig, int]])
     networks
         Configurations as they are in the `repository`, each with its copies on each GPU.
     """
-    told, needs = context_bytes(repository), dict[str, int]()
+    contexts, needs = context_bytes(repository), dict[str, int]()
     for config, instances in networks:
         if (file := model_file(config)) and backend_of(config) != "python":
             found = (repository / config.name).glob(f"[0-9]*/{file}")
             size = max(version.stat().st_size for version in found)
-            needs[config.name] = network_need(config, size, instances, told.get(config.name))
+            needs[config.name] = network_need(config, size, instances, contexts.get(config.name))
     return needs
 
 
@@ -68,7 +69,7 @@ def network_need(
     known = file_bytes + batch * sum(_tensor_bytes(t) for t in (*config.input, *config.output))
     if contexts is None:
         return math.ceil(instances * known / ESTIMATED)
-    return math.ceil(instances * (known + contexts) / TOLD)
+    return math.ceil(instances * (known + contexts) / REPORTED)
 
 
 def place(needs: Mapping[str, int], free: Sequence[int]) -> dict[str, tuple[int, ...]]:

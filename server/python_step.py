@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingImports]
 
-from ..catalog import HilumError, PythonStep, find_model
-from ..catalog.errors import CatalogError
-from .triton_arrays import DTYPES, answer, as_array, as_tensor, refusal
+from hilum.catalog import HilumError, PythonStep, find_model
+from hilum.catalog.errors import CatalogError
+
+from .triton_arrays import DTYPES, answer, as_array, as_tensor, is_question, refusal
 
 Arrays = dict[str, np.ndarray]
 StepFunction = Callable[..., Mapping[str, np.ndarray]]
@@ -87,6 +88,8 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         if request.is_cancelled():
             return refusal("cancelled by the client", pb_utils.TritonError.CANCELLED)
+        if is_question(request):
+            return answer([])
         try:
             inputs = {tensor.name(): as_array(tensor) for tensor in request.inputs()}
             outputs = self._run_batch(inputs) if self._batched else self._run(inputs)

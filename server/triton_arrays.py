@@ -1,4 +1,4 @@
-"""Arrays in and out of Python models: the one place that knows about NumPy 1 and 2.
+"""Requests to and answers of Python models: the one place that knows about NumPy 1 and 2.
 
 The Python backend of Triton 24.10 was built with a pybind11 that does not know NumPy 2: there
 ``as_numpy()`` silently hands over zeros and ``Tensor(name, array)`` an empty tensor, while DLPack
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingImports]
+
+from .stubs import QUESTION
 
 NUMPY2 = int(np.__version__.partition(".")[0]) >= 2
 
@@ -54,6 +56,11 @@ def as_tensor(name: str, array: np.ndarray) -> Tensor:
     if not array.flags.writeable:
         array = array.copy()  # DLPack exports no read-only arrays
     return pb_utils.Tensor.from_dlpack(name, array)
+
+
+def is_question(request: Any) -> bool:
+    """Whether a request only asks if the model answers (`hilum.server.questions`)."""
+    return QUESTION in request.parameters()
 
 
 def answer(outputs: list[Tensor]) -> Any:

@@ -1,4 +1,4 @@
-"""Can engines be built on this machine? The part of `compatibility` that a builder depends on.
+"""Can engines be built on this machine? The part of `checks` that a builder depends on.
 
 What matters to a running server alone is not asked: its address, its shared memory, its engines.
 """
@@ -7,17 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..catalog.errors import ExportError
-from .compatibility import (
-    Facts,
-    Finding,
-    Level,
-    broken,
-    check_driver,
-    check_gpus,
-    number,
-    table,
-)
+from hilum.catalog.errors import ExportError
+
+from .checks import Facts, Finding, Level, broken, check_driver, check_gpus, number, table
 
 
 def check_build(facts: Facts) -> list[Finding]:
@@ -79,5 +71,5 @@ def refuse_build(findings: Iterable[Finding]) -> None:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ExportError(
             f"this machine does not fit the engines that are to be built:{listed}\n"
-            "`hilum doctor` tells more; --ignore-doctor builds all the same"
+            "`hilum doctor` shows more; --ignore-doctor builds all the same"
         )

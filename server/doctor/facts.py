@@ -1,4 +1,4 @@
-"""Gather the facts that `compatibility` judges: server, GPUs, engines, shared memory."""
+"""Gather the facts that `checks` judges: server, GPUs, engines, shared memory."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..catalog import SYSTEMS, Ensemble, Model, Network, PythonStep, System
-from ..catalog.errors import ServerError
-from . import machine
-from .assemble import networks_use_gpus
-from .compatibility import Facts, Gpu, number
+from hilum.catalog import SYSTEMS, Ensemble, Model, Network, PythonStep, System
+from hilum.catalog.errors import ServerError
+
+from .. import machine
+from ..backend_folder import networks_use_gpus
+from ..binary import ServerBinary, find_server
+from ..gpus import devices
+from ..runtime_repository import Resources
+from .checks import Facts, Gpu, number
 from .engines import PLAN, find_engines
-from .find import ServerBinary, find_server
-from .gpus import devices
-from .need import Need, shared_memory_need
-from .stage import Resources
+from .gpu_memory import Need, shared_memory_need
 
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/opt/tensorrt/lib")
 
@@ -74,9 +75,9 @@ def _machine() -> tuple[ServerBinary | None, Facts]:
 
 def tensorrt_version(folders: Iterable[str] = _LIBRARY_FOLDERS) -> str | None:
     """Version of the TensorRT that a container's server loads, None when there is none."""
-    told = re.match(r"\d+(\.\d+){2,3}", os.environ.get("TRT_VERSION", ""))
-    if told:
-        return told[0]
+    version = re.match(r"\d+(\.\d+){2,3}", os.environ.get("TRT_VERSION", ""))
+    if version:
+        return version[0]
     names = [file.name for folder in folders for file in Path(folder).glob("libnvinfer.so.*.*.*")]
     return max((name.partition(".so.")[2] for name in names), key=number, default=None)
 
@@ -128,6 +129,6 @@ def _need(found: ServerBinary | None, repository: Path, models: Iterable[str] | 
 
 
 def _gpus() -> tuple[tuple[Gpu, ...], bool]:
-    """The GPUs that a server would see, and whether there are some that nobody tells about."""
+    """The GPUs that a server would see, and whether there are some that nothing reports."""
     found = tuple(Gpu(d.name, d.capability, d.driver, d.memory_mib) for d in devices())
     return found, machine.gpus() > 0 and not found

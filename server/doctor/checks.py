@@ -14,11 +14,12 @@ from enum import StrEnum
 from importlib.resources import files
 from typing import Any
 
-from ..catalog.errors import ServerError
-from .arguments import is_loopback
+from hilum.catalog.errors import ServerError
+
+from ..arguments import is_loopback
+from ..machine import SHM
 from .engines import Engine, Fingerprint, differences
-from .machine import SHM
-from .need import MiB, Need
+from .gpu_memory import MiB, Need
 
 
 class Level(StrEnum):
@@ -42,9 +43,13 @@ class Finding:
         return "; ".join(text for text in (self.what, self.why, self.remedy) if text)
 
 
+NO_SERVER = "no Triton server on this machine"
+"""A problem where something is to be served; a client needs none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU as ``nvidia-smi`` tells it; memory in MiB."""
+    """A GPU as ``nvidia-smi`` reports it; memory in MiB."""
 
     name: str
     capability: str
@@ -59,21 +64,21 @@ class Facts:
     Attributes
     ----------
     server
-        The ``tritonserver`` in one line, None when there is none: `server_missing` tells why.
+        The ``tritonserver`` in one line, None when there is none: `server_missing` says why.
     triton
-        Its version, None when it cannot be told.
+        Its version, None when it is unknown.
     embedded
         It is the one inside the nvidia-pytriton wheel.
     tensorrt
-        Version of the server's TensorRT, None when it cannot be told.
+        Version of the server's TensorRT, None when it is unknown.
     host
         Address that the server binds.
     gpus_unread
-        There are GPUs, but ``nvidia-smi`` does not tell which.
+        There are GPUs, but ``nvidia-smi`` does not report which.
     shm_free
         Free bytes of ``/dev/shm``, None without it.
     rebuild
-        Command that builds the engines anew.
+        Command that builds the engines again.
     """
 
     server: str | None
@@ -93,7 +98,7 @@ class Facts:
 @functools.cache
 def table() -> dict[str, Any]:
     """The data file: versions, floors, sources."""
-    text = files("hilum.server").joinpath("data", "compatibility.toml").read_text("utf-8")
+    text = files("hilum.server.doctor").joinpath("data", "compatibility.toml").read_text("utf-8")
     return tomllib.loads(text)
 
 
@@ -136,16 +141,14 @@ def refuse(findings: Iterable[Finding]) -> None:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ServerError(
             f"this machine does not fit what is to be served:{listed}\n"
-            "`hilum doctor` tells more; --ignore-doctor serves all the same"
+            "`hilum doctor` shows more; --ignore-doctor serves all the same"
         )
 
 
 def check_server(facts: Facts) -> Iterator[Finding]:
     """Whether there is a server."""
     if facts.server is None:
-        yield Finding(
-            Level.PROBLEM, "no Triton server on this machine", remedy=facts.server_missing
-        )
+        yield Finding(Level.PROBLEM, NO_SERVER, remedy=facts.server_missing)
     else:
         yield Finding(Level.OK, facts.server)
 
@@ -157,7 +160,7 @@ def check_address(facts: Facts) -> Iterator[Finding]:
     floor = table()["floor"]
     private = is_loopback(facts.host)
     if facts.triton is None:
-        what = "the server's version cannot be told"
+        what = "the server's version is unknown"
         why = f"below Triton {floor['triton']} ({floor['container']}) it would be open to attack"
         remedy = f"set TRITON_SERVER_VERSION, or use {floor['image']}"
     elif number(facts.triton) < number(floor["triton"]):
@@ -202,14 +205,14 @@ def check_gpus(facts: Facts) -> Iterator[Finding]:
         )
     rule = None if facts.triton is None else _rule("capability", facts.triton)
     for gpu in dict.fromkeys(facts.gpus):
-        told = f"{gpu.name}, compute capability {gpu.capability}, {gpu.memory_mib} MiB"
+        described = f"{gpu.name}, compute capability {gpu.capability}, {gpu.memory_mib} MiB"
         if rule is None or number(gpu.capability) >= number(rule["minimum"]):
-            yield Finding(Level.OK, told)
+            yield Finding(Level.OK, described)
             continue
         legacy = table()["legacy"]
         yield Finding(
             Level.PROBLEM,
-            told,
+            described,
             f"Triton {facts.triton} needs {rule['minimum']} or more",
             f"hide it (CUDA_VISIBLE_DEVICES) or use a newer GPU; the last container for it is "
             f"{legacy['container']}, which is open to attack: on a machine's own loopback only",
@@ -252,7 +255,7 @@ def _check_engine(facts: Facts, engine: Engine) -> Iterator[Finding]:
     what = f"{engine.model}: its TensorRT plan"
     again = f"{facts.rebuild} --model {engine.model}"
     if engine.record is None:
-        why = "nobody can tell for which GPU and from which network it was built"
+        why = "it is unknown for which GPU and from which network it was built"
         yield Finding(Level.PROBLEM, f"{what} {engine.problem}", why, again)
         return
     if not engine.intact:
@@ -289,16 +292,16 @@ def check_shared_memory(facts: Facts) -> Iterator[Finding]:
             f"mount a tmpfs on {SHM}",
         )
         return
-    told = f"{SHM} has {free // MiB} MiB free"
+    space = f"{SHM} has {free // MiB} MiB free"
     remedy = f"start the container with --shm-size={need.shm_size()}, or free some"
     if free < need.least:
         why = f"one request of the largest model takes {-(-need.least // MiB)} MiB"
-        yield Finding(Level.PROBLEM, told, why, remedy)
+        yield Finding(Level.PROBLEM, space, why, remedy)
     elif free < need.full:
         why = f"all processes with their largest batches at once take {-(-need.full // MiB)} MiB"
-        yield Finding(Level.NOTE, told, why, remedy)
+        yield Finding(Level.NOTE, space, why, remedy)
     else:
-        yield Finding(Level.OK, f"{told}; the models need {-(-need.full // MiB)} MiB")
+        yield Finding(Level.OK, f"{space}; the models need {-(-need.full // MiB)} MiB")
 
 
 def _rule(name: str, triton: str) -> dict[str, Any] | None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..catalog.errors import ServerError
+from hilum.catalog.errors import ServerError
+
 from .environment import server_environment
 
 Kind = Literal["wheel", "native"]
@@ -39,7 +40,7 @@ class ServerBinary:
     Attributes
     ----------
     version
-        Triton's version (``"2.51.0"``), None when it cannot be told without starting it.
+        Triton's version (``"2.51.0"``), None when it is unknown without starting it.
     kind
         ``"wheel"``: the one inside nvidia-pytriton, which brings the Python backend only.
         ``"native"``: a container's or one's own installation.
@@ -55,8 +56,19 @@ class ServerBinary:
     backends: Path | None
     needs_backends: bool
 
+    @property
+    def python_backends(self) -> tuple[str, ...]:
+        """Backends of Hilum's that run in Python beside this server's own.
+
+        ``openvino`` always: a container's computes in bfloat16 unasked where the processor can, the
+        coordinates around a network as well, and has no parameter against it. ``pytorch`` where
+        it is asked for: a container's loads TorchScript.
+        """
+        ours = ("openvino", "pytorch")
+        return ("onnxruntime", *ours) if self.needs_backends else ours
+
     def describe(self) -> str:
-        """One line for people."""
+        """One human-readable line."""
         version = self.version or "of unknown version"
         where = "nvidia-pytriton wheel" if self.kind == "wheel" else "installation"
         extra = " with Hilum's onnxruntime backend" if self.needs_backends else ""

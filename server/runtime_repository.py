@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from ..catalog import ABOUT, SYSTEMS
-from ..catalog.errors import RepositoryError
+from hilum.catalog import ABOUT, SYSTEMS
+from hilum.catalog.errors import RepositoryError
+
 from . import machine
-from .configuration import (
+from .gpus import devices
+from .model_config import (
     ModelConfig,
     backend_of,
     callees,
@@ -24,8 +27,10 @@ from .configuration import (
     read_config,
     write_config,
 )
-from .gpus import devices
 from .placement import MiB, network_needs, place
+
+Runtime = Literal["onnxruntime", "pytorch"]
+"""What computes the networks of ONNX files."""
 
 _CPU_CORES_PER_INSTANCE = 8
 """More threads than these add little to one image; further cores get an instance of their own."""
@@ -65,7 +70,9 @@ class Resources:
     queue_delay_ms
         How long a network that batches waits for more requests; None: as exported.
     gpu_free
-        Free bytes of each GPU; empty where nobody tells, and Triton places the networks.
+        Free bytes of each GPU; empty where nothing reports them, and Triton places the networks.
+    runtime
+        What computes networks that are exported for ONNX Runtime.
     """
 
     gpu: bool
@@ -76,6 +83,7 @@ class Resources:
     step_instances: int
     queue_delay_ms: float | None = None
     gpu_free: tuple[int, ...] = ()
+    runtime: Runtime = "onnxruntime"
 
     @classmethod
     def of_machine(
@@ -177,7 +185,7 @@ def stage(
     return Staged(
         target,
         tuple(chosen),
-        incomplete if models is None else {},
+        {name: lack.text for name, lack in incomplete.items()} if models is None else {},
         frozenset(instances) - {""},
         instances,
         all(configs[name].input and configs[name].output for name in chosen),
@@ -235,6 +243,13 @@ def configure(config: ModelConfig, resources: Resources, gpus: Sequence[int] = (
             config.parameters["enable_mem_arena"].string_value = "0"
         # Waiting threads that spin take the cores from the other networks and from the steps.
         config.parameters["session.intra_op.allow_spinning"].string_value = "0"
+        if resources.runtime == "pytorch":
+            config.backend, config.default_model_filename = "pytorch", model_file(config) or ""
+            config.ClearField("platform")
+    elif backend_of(config) == "openvino":
+        threads = resources.stream_threads if streamed else resources.threads
+        config.parameters["INFERENCE_NUM_THREADS"].string_value = str(threads)
+        config.parameters["NUM_STREAMS"].string_value = "1"
 
 
 def _configs(source: Path) -> dict[str, ModelConfig]:
@@ -256,32 +271,52 @@ def _versions(folder: Path) -> list[Path]:
     return sorted(v for v in folder.iterdir() if v.is_dir() and v.name.isdigit())
 
 
-def _incomplete(source: Path, configs: Mapping[str, ModelConfig]) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class _Lack:
+    """Why a model is not served.
+
+    Attributes
+    ----------
+    text
+        Human-readable, to follow the model's name.
+    no_file
+        It has no model file.
+    unused
+        Nothing is wrong with it, but nothing that is served uses it.
+    """
+
+    text: str
+    no_file: bool = False
+    unused: bool = False
+
+
+def _incomplete(source: Path, configs: Mapping[str, ModelConfig]) -> dict[str, _Lack]:
     """Why each model that cannot be served cannot."""
-    reasons: dict[str, str] = {}
+    reasons: dict[str, _Lack] = {}
     for name, config in configs.items():
         file = model_file(config)
         if file and not any((v / file).is_file() for v in _versions(source / name)):
-            reasons[name] = f"has no {file}"
+            reasons[name] = _Lack(f"has no {file}", no_file=True)
     callers: dict[str, list[str]] = {}
     for name, config in configs.items():
         for callee in callees(config):
             callers.setdefault(callee, []).append(name)
             if callee not in configs:
-                reasons[name] = f"needs {callee}, which is not there"
+                reasons[name] = _Lack(f"needs {callee}, which is not there")
             elif callee in reasons and not is_ensemble(configs[callee]):
-                reasons.setdefault(name, f"needs {callee}, which {reasons[callee]}")
+                text = f"needs {callee}, which {reasons[callee].text}"
+                reasons.setdefault(name, _Lack(text))
     for name, using in callers.items():
         is_step = name in configs and backend_of(configs[name]) == "python"
         if is_step and name not in reasons and all(user in reasons for user in using):
-            reasons[name] = "only models that were left out use it"
+            reasons[name] = _Lack("only models that were left out use it", unused=True)
     return reasons
 
 
 def _closure(
     source: Path,
     configs: Mapping[str, ModelConfig],
-    incomplete: Mapping[str, str],
+    incomplete: Mapping[str, _Lack],
     models: Iterable[str],
 ) -> list[str]:
     chosen: set[str] = set()
@@ -293,9 +328,9 @@ def _closure(
             )
         needed = {name, *callees(configs[name])}
         missing = sorted(n for n in needed - {name} if n not in configs or n in incomplete)
-        if name in incomplete and not _is_only_unused(incomplete[name]):
+        if name in incomplete and not incomplete[name].unused:
             raise RepositoryError(
-                f"{name} cannot be served from {source}: it {incomplete[name]}; "
+                f"{name} cannot be served from {source}: it {incomplete[name].text}; "
                 f"{_remedy(missing or [name], source)}"
             )
         chosen |= needed
@@ -304,12 +339,8 @@ def _closure(
     return sorted(chosen)
 
 
-def _is_only_unused(reason: str) -> bool:
-    return reason.startswith("only ")
-
-
-def _nothing_left(source: Path, incomplete: Mapping[str, str]) -> str:
-    without = [name for name, reason in incomplete.items() if reason.startswith("has no ")]
+def _nothing_left(source: Path, incomplete: Mapping[str, _Lack]) -> str:
+    without = [name for name, reason in incomplete.items() if reason.no_file]
     some = ", ".join(sorted(without)[:3]) + (" …" if len(without) > 3 else "")
     return f"no model of {source} can be served: {some} without a model file; " + _remedy(
         without, source

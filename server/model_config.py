@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from ..catalog.errors import RepositoryError
+from hilum.catalog.errors import RepositoryError
 
 ModelConfig = Any
 """A ``model_config_pb2.ModelConfig``; its classes are made at run time and have no types."""
@@ -19,6 +19,8 @@ OPTIONAL_FIELDS = ("model_metrics", "max_inflight_requests")
 
 _FILES = {
     "onnxruntime": "model.onnx",
+    "openvino": "model.onnx",
+    "pytorch": "model.onnx",
     "onnxruntime_onnx": "model.onnx",
     "tensorrt": "model.plan",
     "tensorrt_plan": "model.plan",

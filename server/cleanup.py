@@ -8,6 +8,7 @@ process id was given to another process.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -19,6 +20,9 @@ from .machine import SHM
 
 _TAG = re.compile(r"hilum-(?P<namespace>\d+)-(?P<pid>\d+)-(?P<start>\d+)")
 _STUB = b"triton_python_backend_stub"
+_TEMPORARY, _ENVIRONMENTS = Path("/tmp"), "python_env_??????"  # noqa: S108 - as Triton has it
+_CLOCK_S = 0.1
+"""How far the time of a file may lag behind the clock."""
 
 
 def tag_of(pid: int) -> str:
@@ -52,8 +56,24 @@ def clean_dead(runtime_root: Path) -> list[str]:
             found.add(match[0])
     dead = sorted(tag for tag in found if is_dead(tag))
     for tag in dead:
+        remove_environments(_since(tag))
         remove(tag, runtime_root)
     return dead
+
+
+def remove_environments(since: float) -> None:
+    """Remove the empty folders that Triton's Python backend made in ``/tmp`` after `since`.
+
+    It makes one for each start of a backend, wherever TMPDIR points, for packed environments (which
+    Hilum has none of), and leaves it there. `since` is in seconds of `time.time`.
+    """
+    for folder in _TEMPORARY.glob(_ENVIRONMENTS):
+        try:
+            made = folder.stat(follow_symlinks=False)
+            if made.st_uid == os.getuid() and made.st_mtime >= since - _CLOCK_S:
+                folder.rmdir()
+        except OSError:
+            continue  # gone, or in use: not empty
 
 
 def remove(tag: str, runtime_root: Path) -> None:
@@ -130,6 +150,16 @@ def _stubs() -> Iterator[tuple[int, str]]:
 
 def _namespace() -> str:
     return re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))  # noqa: PTH115 - not a file's path
+
+
+def _since(tag: str) -> float:
+    """When the supervisor that a tag names was started, in seconds of `time.time`."""
+    match = _TAG.fullmatch(tag)
+    stat = Path("/proc/stat").read_text()
+    booted = re.search(r"^btime (\d+)$", stat, re.MULTILINE)
+    if match is None or booted is None:
+        return math.inf
+    return int(booted[1]) + int(match["start"]) / os.sysconf("SC_CLK_TCK") - 1  # btime is rounded
 
 
 def _start_time(pid: int) -> str | None:

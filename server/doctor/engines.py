@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from ..catalog.errors import ServerError
+from hilum.catalog.errors import ServerError
 
 PLAN, RECORD = "model.plan", "plan.json"
 """Names of a plan and of its record in a version folder."""
@@ -42,7 +42,7 @@ class Fingerprint:
     tensorrt
         Version, ``"10.13.3.9"``.
     gpu
-        Name as ``nvidia-smi`` tells it, ``"NVIDIA H200"``.
+        Name as ``nvidia-smi`` reports it, ``"NVIDIA H200"``.
     capability
         Compute capability, ``"9.0"``.
     driver
@@ -102,8 +102,8 @@ def differences(built: Fingerprint, here: Fingerprint) -> list[Difference]:
         had, has = getattr(built, field.name), getattr(here, field.name)
         if had is None or has is None or _same(field.name, had, has):
             continue
-        told = _told(field.name, had, has), _told(field.name, has, had)
-        found.append(Difference(_MEANING[field.name], *told, fatal=field.name != "driver"))
+        values = _shown(field.name, had, has), _shown(field.name, has, had)
+        found.append(Difference(_MEANING[field.name], *values, fatal=field.name != "driver"))
     return found
 
 
@@ -115,7 +115,7 @@ def _same(name: str, had: Any, has: Any) -> bool:
     return had == has
 
 
-def _told(name: str, value: Any, other: Any) -> str:
+def _shown(name: str, value: Any, other: Any) -> str:
     if name == "onnx_sha256":
         return f"{value[:12]}…"
     if name == "flags":
@@ -136,7 +136,7 @@ class PlanRecord:
         Which Hilum built it.
     context_bytes
         By profile, GPU memory that an execution context takes for what lies between input and
-        output; None where the builder did not tell.
+        output; None where the builder did not report it.
     """
 
     fingerprint: Fingerprint
@@ -191,7 +191,7 @@ class Engine:
     model
         Name of the Triton model.
     record
-        None when it has none, or none that can be read: `problem` tells.
+        None when it has none, or none that can be read: see `problem`.
     onnx_sha256
         Of the ONNX file that the plan should be built from, None when that is not known.
     intact
@@ -228,7 +228,7 @@ def find_engines(repository: Path, deep: bool = True) -> list[Engine]:
 
 
 def context_bytes(repository: Path) -> dict[str, int]:
-    """GPU memory of an instance's contexts by model, of the whole engines whose record tells it.
+    """GPU memory of an instance's contexts by model, of the whole engines whose record has it.
 
     The numbers are the plan's own: they hold for whatever else the plan does not fit.
     """
@@ -240,16 +240,16 @@ def context_bytes(repository: Path) -> dict[str, int]:
 
 
 def _wanted_flags(repository: Path) -> dict[str, tuple[str, ...]]:
-    """By model; empty where the build plan cannot be read, which the repository's check tells."""
+    """By model; empty where the build plan cannot be read, which the repository's check reports."""
     try:
-        told = json.loads((repository / BUILD_PLAN).read_text("utf-8"))["engines"]
-        return {model: tuple(map(str, entry["flags"])) for model, entry in told.items()}
+        entries = json.loads((repository / BUILD_PLAN).read_text("utf-8"))["engines"]
+        return {model: tuple(map(str, entry["flags"])) for model, entry in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def _serves_plan(folder: Path) -> bool:
-    from .configuration import backend_of, read_config
+    from ..model_config import backend_of, read_config
 
     file = folder / "config.pbtxt"
     return file.is_file() and backend_of(read_config(file)) == "tensorrt"
@@ -272,7 +272,7 @@ def _engine(folder: Path, deep: bool) -> Engine:
 
 
 def _onnx_sha256(version: Path, deep: bool) -> str | None:
-    """Checksum of the model's ONNX file: of the file itself, or as its certificate tells."""
+    """Checksum of the model's ONNX file: of the file itself, or as its certificate states."""
     file, certificate = version / "model.onnx", version / "certificate.json"
     if deep and file.is_file():
         return _sha256(file)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..catalog.errors import RepositoryError
-from .configuration import backend_of, read_config
+from hilum.catalog.errors import RepositoryError
+
+from .model_config import backend_of, read_config
 
 
 def about(model_dir: Path) -> Callable[..., dict[str, np.ndarray]]:
@@ -33,12 +34,12 @@ def about(model_dir: Path) -> Callable[..., dict[str, np.ndarray]]:
         When a certificate is not JSON.
     """
     certificates = _certificates(model_dir.parent)
-    told = {
+    served = {
         "hilum_version": _version(),
         "models": certificates,
         "served_by": _backends(model_dir.parent, certificates),
     }
-    text = json.dumps(told)
+    text = json.dumps(served)
     encoded = np.frombuffer(text.encode("utf-8"), np.uint8)
 
     def answer(query: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG001 - one query so far
@@ -62,7 +63,7 @@ def _certificates(repository: Path) -> dict[str, object]:
 
 
 def _backends(repository: Path, models: Iterable[str]) -> dict[str, str]:
-    """By model, ``onnxruntime`` or ``tensorrt``; without those that no configuration tells."""
+    """By model, ``onnxruntime`` or ``tensorrt``; without those that no configuration names."""
     found: dict[str, str] = {}
     for model in models:
         # One that cannot be read is for the server to judge: a report only lacks a word then.

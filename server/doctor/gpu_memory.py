@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..catalog import ABOUT, Ensemble, Model, Network, PythonStep, Tensor
-from .placement import LONGEST, SLAB, MiB
-from .stage import STREAMED, Resources
+from hilum.catalog import ABOUT, Ensemble, Model, Network, PythonStep, Tensor
+
+from ..placement import LONGEST, SLAB, MiB
+from ..runtime_repository import STREAMED, Resources
 
 _BYTES = {
     "BOOL": 1, "UINT8": 1, "UINT16": 2, "INT16": 2, "INT32": 4, "INT64": 8,
@@ -28,7 +29,7 @@ class Need:
     least
         With less, the largest model cannot answer a single request.
     full
-        With this, every process can have its largest batch in work at once.
+        With this, every process can have its largest batch in flight at once.
     """
 
     least: int = 0

@@ -1,0 +1,1 @@
+"""What results of all systems share: report, files, canvas."""

@@ -1,0 +1,1 @@
+"""Lesions of COVID-19 on chest CT, CT-Angel."""

@@ -1,0 +1,1 @@
+"""COVID-19 on chest CT slices, with Grad-CAM."""

@@ -1,0 +1,1 @@
+"""Severity scoring on chest X-rays."""

@@ -1,0 +1,1 @@
+"""Parenchyma enhancement on chest CT, DLPE."""

@@ -1,0 +1,1 @@
+"""Lungs on chest CT."""

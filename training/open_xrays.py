@@ -1,0 +1,48 @@
+"""The 77 public X-rays with lung masks that the lung network learns from beside synthetic ones.
+
+COVID-19 image repository of Hannover Medical School (CC-BY 3.0, doi 10.6084/m9.figshare.12275009)
+with V7 Labs' lung masks (CC-BY 4.0). The images stay out of the project: their folder is given.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from hilum.catalog.errors import InputError
+
+from .xrays import LUNG, SIDE, Xrays
+
+HELD_OUT = (
+    "0a7faa2a", "2168a917", "4fed5061", "527321ee", "5782ae15", "61bc50d1", "82a78c13", "87d50e40",
+    "887db78f", "a2eba651", "a4318ac9", "b39f5cf9", "bb0e626a", "bd3ceeb6", "c0f74558", "c3829ecb",
+    "f6d980a0",
+)  # fmt: skip
+"""Images of 11 patients, of whom no network sees any other image either; drawn by chance."""
+
+
+def read(folder: Path, *, held_out: bool) -> Xrays:
+    """The X-rays below `folder` (`images/`, `lung_masks/`): those held out, or all others.
+
+    Raises
+    ------
+    InputError
+        When an image or its mask is missing or cannot be read.
+    """
+    paths = sorted((folder / "images").glob("*.png"))
+    chosen = [p for p in paths if (p.stem in HELD_OUT) == held_out]
+    if not chosen:
+        raise InputError(f"{folder}/images holds none of the public X-rays (PNG)")
+    pixels, labels = [], []
+    for path in chosen:
+        planes = []
+        for file, how in ((path, cv2.INTER_LINEAR), (folder / "lung_masks" / path.name, 0)):
+            plane = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+            if plane is None:
+                raise InputError(f"{file} is missing or no picture")
+            planes.append(cv2.resize(plane, (SIDE, SIDE), interpolation=how))
+        pixels.append(planes[0])
+        labels.append((planes[1] > 127).astype(np.uint8) * LUNG)
+    return Xrays(np.stack(pixels), np.stack(labels))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import Network
-from ..catalog.errors import InferenceFailed
+from hilum.catalog import Network
+from hilum.catalog.errors import InferenceFailed
+
 from .instrument.record import Deviation
 
 Outputs = Mapping[str, NDArray[Any]]

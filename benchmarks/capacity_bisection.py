@@ -89,12 +89,6 @@ def interval(tried: Sequence[Tried]) -> Interval:
     return Interval(low, high, tuple(doubtful))
 
 
-def guess(ceiling: float, tried: Sequence[Tried]) -> float:
-    """The middle of what is left of the interval: the best guess while it is wide."""
-    found = interval(tried)
-    return (found.low + _top(ceiling, found)) / 2
-
-
 def next_rate(ceiling: float, tried: Sequence[Tried], limits: Limits) -> float | None:
     """The rate to run next; None when the interval is as narrow as wanted and its edges sure.
 

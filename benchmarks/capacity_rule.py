@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from scipy.special import betaincinv
 
-from ..catalog.errors import InputError
+from hilum.catalog.errors import InputError
+
 from .instrument.loops import NOT_STARTED
 from .instrument.record import Round
 from .instrument.statistics import SAMPLES_NEEDED, percentile
@@ -62,7 +63,7 @@ class Bound:
 
     @property
     def needed(self) -> int:
-        """Samples that bear the percentile."""
+        """Samples that support the percentile."""
         return SAMPLES_NEEDED[self.percentile]
 
     def __str__(self) -> str:
@@ -170,11 +171,6 @@ def _share(events: int, missed: int, tasks: int) -> tuple[float, float]:
     return low, high
 
 
-def borne(samples: float) -> float:
-    """The highest percentile that so many samples bear; 0 for none."""
+def supported(samples: float) -> float:
+    """The highest percentile that so many samples support; 0 for none."""
     return max((p for p, needed in SAMPLES_NEEDED.items() if samples >= needed), default=0.0)
-
-
-def lower_percentiles(percentile: float) -> Iterator[float]:
-    """The instrument's percentiles below one, the highest first."""
-    return (p for p in sorted(SAMPLES_NEEDED, reverse=True) if p < percentile)

@@ -1,4 +1,4 @@
-"""What is measured next: a bisection of each setting, and successive halving over settings.
+"""What is measured next: closed loops, then open ones by bisection.
 
 All of it follows from the trials that are finished, so a run that was interrupted goes on as if
 nothing had happened.
@@ -6,23 +6,20 @@ nothing had happened.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
+from hilum.catalog.errors import InputError
 
-from ..catalog.errors import InputError
-from .capacity_bisection import Interval, Limits, Tried, guess, interval, next_rate
-from .capacity_rule import LEAD_IN, Bound, Judgement, borne, judge, lower_percentiles
-from .capacity_trials import Ask, Setting, Trial
-from .instrument.statistics import latencies, percentile, throughputs
+from .capacity_bisection import Interval, Limits, Tried, interval, next_rate
+from .capacity_rule import LEAD_IN, Bound, Judgement, judge, supported
+from .capacity_trials import Ask, Trial
+from .instrument.statistics import SAMPLES_NEEDED, latencies, percentile, throughputs
 
 LENGTH = 20.0
 """Times the bound: the least length of a run. Shorter ones end before the queue of a rate that is
-5 % above what the deployment bears makes every twentieth task wait longer than the bound."""
+5 % above what the deployment sustains makes every twentieth task wait longer than the bound."""
 
 USUAL_LENGTH = 60.0
 """Times the bound, where the length is not given. Queues near the limit take long to fill, so short
@@ -45,16 +42,10 @@ ALONE_SECONDS = 3600.0
 CLOSED_TASKS = 5
 """Of a closed loop, times what one task takes: its least length."""
 
-FIRST_RUNS = 2
-"""Open loops of each setting before the first halving; they double from one to the next."""
-
-FINALISTS = 2
-"""Settings whose bisection is carried to its end."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How one setting is measured.
+    """How a deployment is measured.
 
     Attributes
     ----------
@@ -64,7 +55,7 @@ class Rule:
     closed_seconds
         Of a closed loop.
     workers
-        Tasks at once at most, where the setting does not say.
+        Tasks at once at most.
     """
 
     bound: Bound
@@ -96,7 +87,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the trials of one setting say.
+    """What the trials say.
 
     Attributes
     ----------
@@ -120,7 +111,7 @@ class State:
 
 
 def state(trials: Sequence[Trial], rule: Rule) -> State:
-    """What the trials of one setting say."""
+    """What the trials say."""
     closed = [t for t in trials if t.ask.kind != "open"]
     alone = [x for t in closed if t.ask.kind == "alone" for x in latencies(t.round)]
     by_rate: dict[float, list[Trial]] = {}
@@ -133,18 +124,11 @@ def state(trials: Sequence[Trial], rule: Rule) -> State:
     return State(percentile(alone, 50) if alone else math.inf, ceiling, tried, judged)
 
 
-def next_ask(trials: Sequence[Trial], rule: Rule, runs: int | None = None) -> Ask | None:
-    """The next trial of one setting; None when its capacity is found, or the bound out of reach.
+def next_ask(trials: Sequence[Trial], rule: Rule) -> Ask | None:
+    """The next trial; None when the capacity is found, or the bound is out of reach.
 
     One task at a time, then more and more at once while that raises the throughput, then open
     loops by bisection.
-
-    Parameters
-    ----------
-    trials
-        Of the setting, in their order.
-    runs
-        Open loops at most; None: until the bisection ends.
 
     Raises
     ------
@@ -165,8 +149,6 @@ def next_ask(trials: Sequence[Trial], rule: Rule, runs: int | None = None) -> As
     if (ask := _next_closed(trials, rule, found.alone_s)) is not None:
         return ask
     done = sum(t.ask.kind == "open" for t in trials)
-    if runs is not None and done >= runs:
-        return None
     rate = next_rate(found.ceiling, found.tried, rule.limits)
     return None if rate is None else Ask("open", rate, rule.length(rate), rule.seed + done)
 
@@ -174,129 +156,30 @@ def next_ask(trials: Sequence[Trial], rule: Rule, runs: int | None = None) -> As
 def _next_closed(trials: Sequence[Trial], rule: Rule, alone_s: float) -> Ask | None:
     closed = [t for t in trials if t.ask.kind != "open"]
     done = throughputs([t.round for t in closed], 1)
-    most = trials[0].setting.workers or rule.workers
     concurrency = int(2 * closed[-1].ask.offered)
-    if concurrency > most or (len(done) > 1 and done[-1] < GAIN * max(done[:-1])):
+    if concurrency > rule.workers or (len(done) > 1 and done[-1] < GAIN * max(done[:-1])):
         return None
     return Ask("closed", concurrency, max(rule.closed_seconds, CLOSED_TASKS * alone_s))
 
 
 def check_samples(found: State, rule: Rule) -> None:
-    """Refuse a search whose runs cannot bear the percentile.
+    """Refuse a search whose runs are too short for the percentile.
 
     Raises
     ------
     InputError
-        Tells the seconds that are needed, and the percentile that the runs do bear.
+        Names the seconds that are needed, and the percentile that the runs do support.
     """
     runs, bound = rule.limits.runs, rule.bound
     each = (1 - LEAD_IN) * rule.length(found.ceiling) * found.ceiling
     if runs * each >= bound.needed:
         return
     seconds = math.ceil(bound.needed / found.ceiling / (1 - LEAD_IN) / runs)
-    fits = borne(runs * each)
-    lower = [p for p in lower_percentiles(bound.percentile) if p <= fits]
-    instead = f", or --percentile {lower[0]:g}, which these runs bear" if lower else ""
+    fits = supported(runs * each)
+    lower = [p for p in sorted(SAMPLES_NEEDED, reverse=True) if p < bound.percentile and p <= fits]
+    instead = f", or --percentile {lower[0]:g}, which these runs support" if lower else ""
     raise InputError(
         f"p{bound.percentile:g} needs {bound.needed} samples; {runs} runs of "
         f"{rule.length(found.ceiling):g} s have {runs * each:.0f} at the {found.ceiling:.3g} "
         f"tasks per second that a closed loop does. Give --seconds {seconds}{instead}"
     )
-
-
-# The search over settings
-
-
-def candidates(space: Mapping[str, Sequence[Any]], most: int, seed: int = 0) -> tuple[Setting, ...]:
-    """The default, and settings of the grid in which every value comes up as often as any other.
-
-    Parameters
-    ----------
-    space
-        Values by field of `Setting`, the default's first.
-    """
-    grid = [dict(zip(space, x, strict=True)) for x in itertools.product(*space.values())]
-    chosen, rest = grid[:1], grid[1:]
-    order = [rest[i] for i in np.random.default_rng(seed).permutation(len(rest))]
-    while order and len(chosen) < most:
-        counts = {(k, v): sum(c[k] == v for c in chosen) for k in space for v in space[k]}
-        best = min(order, key=lambda one: sum(counts[item] for item in one.items()))
-        order.remove(best)
-        chosen.append(best)
-    return tuple(Setting(**one) for one in chosen)
-
-
-def score(trials: Sequence[Trial], rule: Rule) -> tuple[float, float]:
-    """What settings are ranked by: the best guess of the capacity; among equals the closed loop."""
-    found = state(trials, rule)
-    if found.alone_s > rule.bound.seconds:
-        return 0.0, -found.alone_s
-    return guess(found.ceiling, found.tried), found.ceiling
-
-
-def next_trial(
-    settings: Sequence[Setting], of: Callable[[Setting], Sequence[Trial]], rule: Rule
-) -> tuple[Setting, Ask] | None:
-    """The next trial of the whole search; None when it has ended.
-
-    Successive halving (Jamieson and Talwalkar, AISTATS 2016): all settings get a few open loops
-    each, the better half twice as many, and so on; the last two, and the default, are carried to
-    the end. Settings are ranked by what they had measured at that stage, whatever came later.
-    """
-    for stage in _stages(settings, of, rule):
-        for setting in stage.settings:
-            trials = _upto(of(setting), stage.runs)
-            if (ask := next_ask(trials, rule, stage.runs)) is not None:
-                return setting, ask
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    settings: tuple[Setting, ...]
-    runs: int | None
-
-
-def _stages(
-    settings: Sequence[Setting], of: Callable[[Setting], Sequence[Trial]], rule: Rule
-) -> Iterator[_Stage]:
-    left, runs = tuple(settings), FIRST_RUNS
-    while len(left) > FINALISTS:
-        yield _Stage(_by_server(left), runs)
-        scores = {s: score(_upto(of(s), runs), rule) for s in left}
-        order = sorted(left, key=scores.__getitem__, reverse=True)
-        left, runs = tuple(order[: max(FINALISTS, math.ceil(len(left) / 2))]), 2 * runs
-    if settings[0] not in left:
-        left = (*left, settings[0])  # for comparison
-    yield _Stage(left, None)
-
-
-def _by_server(settings: Sequence[Setting]) -> tuple[Setting, ...]:
-    """In an order with few restarts; the first stays the first."""
-    return tuple(sorted(settings, key=lambda s: settings.index(_first(settings, s))))
-
-
-def _first(settings: Sequence[Setting], like: Setting) -> Setting:
-    return next(s for s in settings if s.server == like.server)
-
-
-def _upto(trials: Sequence[Trial], runs: int | None) -> list[Trial]:
-    """The trials up to so many open loops."""
-    if runs is None:
-        return list(trials)
-    opened = itertools.accumulate(t.ask.kind == "open" for t in trials)
-    return [t for t, n in zip(trials, opened, strict=True) if n <= runs]
-
-
-def ranked(
-    settings: Sequence[Setting], of: Callable[[Setting], Sequence[Trial]], rule: Rule
-) -> list[Setting]:
-    """Settings by what was found, the best first: finalists before those that were left behind."""
-    last = list(_stages(settings, of, rule))[-1].settings
-
-    def key(setting: Setting) -> tuple[Any, ...]:
-        trials = of(setting)
-        low = state(trials, rule).interval.low
-        return setting in last, low if setting in last else 0.0, score(trials, rule)
-
-    return sorted(settings, key=key, reverse=True)

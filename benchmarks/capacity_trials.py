@@ -4,58 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..catalog.errors import InputError
+from hilum.catalog.errors import InputError
+
 from .instrument.record import Counters, Round, plain, typed
 
-SCHEMA = "hilum-trials/1"
+SCHEMA = "hilum-trials/2"
 
 FILE = "trials.jsonl"
 
 Kind = Literal["alone", "closed", "open"]
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One way to run a deployment; None: as it is by default.
-
-    Attributes
-    ----------
-    instances
-        Copies of each network, of which each gets its share of the cores.
-    queue_delay_ms
-        How long a network waits for more requests to batch.
-    transport
-        That is asked for.
-    workers
-        Tasks that the client has in work at once at most; others wait in the client.
-    precision
-        Of the repository that is served, where there are several.
-    """
-
-    instances: int | None = None
-    queue_delay_ms: float | None = None
-    transport: str = "auto"
-    workers: int | None = None
-    precision: str | None = None
-
-    @property
-    def server(self) -> tuple[Any, ...]:
-        """What a server has to be restarted for, or the client to connect anew."""
-        return self.precision, self.instances, self.queue_delay_ms, self.transport
-
-    def __str__(self) -> str:
-        parts = [
-            self.precision and str(self.precision),
-            self.instances and f"{self.instances} instance{'s' * (self.instances > 1)}",
-            self.queue_delay_ms is not None and f"delay {self.queue_delay_ms:g} ms",
-            self.transport != "auto" and self.transport,
-            self.workers and f"{self.workers} at once",
-        ]
-        return ", ".join(p for p in parts if p) or "as deployed by default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +44,7 @@ class Ask:
     def __str__(self) -> str:
         if self.kind == "open":
             return f"{self.offered:g}/s for {self.seconds:.0f} s"
-        return f"closed loop, {self.offered:g} in work for {self.seconds:.0f} s"
+        return f"closed loop, {self.offered:g} at once for {self.seconds:.0f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +67,6 @@ class Served:
 class Trial:
     """A run that is finished, with every sample."""
 
-    setting: Setting
     ask: Ask
     round: Round
     served: Served
@@ -145,7 +105,7 @@ class Log:
             _check_head(lines[0], json.loads(json.dumps(head)), self.path)
             self.trials = [_trial(x, n, self.path) for n, x in enumerate(lines[1:], 2)]
         folder.mkdir(parents=True, exist_ok=True)
-        # Written anew, so that half a line of a run that was killed is gone.
+        # Written again, so that half a line of a run that was killed is gone.
         text = "".join(f"{line}\n" for line in lines or [json.dumps(head)])
         self.path.write_text(text, encoding="utf-8")
 
@@ -154,10 +114,6 @@ class Log:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain(trial), allow_nan=False) + "\n")
         self.trials.append(trial)
-
-    def of(self, setting: Setting) -> list[Trial]:
-        """The trials of a setting, in their order."""
-        return [t for t in self.trials if t.setting == setting]
 
 
 def _whole_lines(path: Path) -> list[str]:
@@ -189,9 +145,9 @@ def _check_head(line: str, head: Mapping[str, Any], path: Path) -> None:
         raise InputError(f"{path} is of another version of Hilum; choose another folder")
     other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if other:
-        told = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in other)
+        changes = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in other)
         raise InputError(
-            f"{path} holds trials of another search ({told}); give the same settings, or choose "
+            f"{path} holds trials of another search ({changes}); give the same options, or choose "
             "another folder"
         )
 
@@ -201,8 +157,3 @@ def _trial(line: str, number: int, path: Path) -> Trial:
         return typed(Trial, json.loads(line), "trial")
     except (TypeError, ValueError, KeyError) as error:
         raise InputError(f"{path}, line {number}: no trial ({error})") from None
-
-
-def columns(setting: Setting) -> dict[str, Any]:
-    """A setting as columns of a table: what it sets."""
-    return {f.name: getattr(setting, f.name) for f in fields(setting)}

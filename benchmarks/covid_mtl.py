@@ -1,37 +1,34 @@
-"""COVID-MTL: seconds per study by stage, the published procedure, several studies, radiomics.
+"""COVID-MTL: seconds per study by stage, and the published procedure beside it.
 
-Four parts, each of which can be left out: (1) studies of a DICOM series through Triton, with the
-features computed by the client and by the server in turns; (2) the published procedure on the same
-series with the same weights, in turns with these; (3) several studies at once; (4) the radiomic
-features of whole lungs at full size by both procedures (`radiomics`).
+Studies of a generated DICOM series through Triton, with the features computed by the client and by
+the server in turns, and in turns with the published procedure on the same series and weights.
 """
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import covid_mtl as catalog
-from ..catalog.errors import InputError
-from ..client import Client
-from ..preprocessing.workers import cores
-from ..server.launcher import TritonServer
-from . import radiomics
+from hilum.catalog import covid_mtl as catalog
+from hilum.catalog.errors import InputError
+from hilum.client import Client
+from hilum.server.launcher import TritonServer
+
+from .beside import PUBLISHED, precision_of
 from .covid_mtl_published import Procedure, Published
-from .covid_mtl_study import CLIENT, SERVER, Measured, Studies, write_phantom
-from .instrument.machine import hardware
-from .memory import SessionMemory
-from .processes import apart
-from .runs import Progress, exported, versions
+from .covid_mtl_study import CLIENT, SERVER, Outcome, Studies, write_phantom
+from .instrument.machine import machine
+from .instrument.record import Deviation, Lane, Record, new_record
+from .instrument.variant import timed
+from .memory import SessionMemory, apart
+from .runs import Progress, exported
 
 SEED = 7
 
@@ -41,11 +38,17 @@ LEAST_SCALE = 0.15
 QUICK_SCALE = 0.35
 """Of a run that takes about a minute."""
 
-IN_FLIGHT = (1, 2)
-"""Studies in work at once in part 3."""
+SAME = 0.05
+"""Probabilities of the same network, in whatever precision, differ by less."""
 
-STAGES = ("read", "resample", "lungs", "box", "features", "network")
-"""In their order."""
+TITLES = {
+    "read": "read the series", "resample": "resample to 1 mm",
+    "lungs": "lungs: thresholds and active contours", "box": "common box",
+    "features": "375 radiomic features", "network": "network, the way there and back included",
+}  # fmt: skip
+"""Stages by the pipeline's names, in their order."""
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,125 +59,91 @@ class Plan:
     ----------
     scale
         Of the body's sizes, in voxels of the same size; 1 is an adult.
-    rounds
-        Of parts 1 and 2.
-    study, published, radiomics
-        Whether parts 1, 2 and 4 are measured; part 2 needs part 1.
-    studies
-        Of part 3, for each number in flight; 0 leaves it out, and so does leaving out part 1.
+    published
+        Whether the published procedure is measured, too.
     """
 
     scale: float = 1.0
     rounds: int = 1
     repository: Path | None = None
     weights: str = "random"
-    study: bool = True
     published: bool = True
-    studies: int = 2
-    radiomics: bool = True
 
     def __post_init__(self) -> None:
         if not LEAST_SCALE <= self.scale <= 1:
             raise InputError(f"a scale of {self.scale:g}; give {LEAST_SCALE} to 1")
-        if not (self.study or self.radiomics):
-            raise InputError("nothing is left to measure: choose study or radiomics")
-        if self.studies == 1:
-            raise InputError("one study has nothing to overlap with; give 2 or more, or 0")
 
     @property
     def command(self) -> str:
         """The command line that measures the same."""
-        words = [f"hilum bench covid-mtl --scale {self.scale:g}"]
-        if self.study:
-            words.append(f"--rounds {self.rounds} --studies {self.studies}")
-        parts = {
-            "study": self.study,
-            "published": self.published or not self.study,
-            "radiomics": self.radiomics,
-        }
-        words += [f"--no-{name}" for name, wanted in parts.items() if not wanted]
+        words = [f"hilum bench covid-mtl --scale {self.scale:g} --rounds {self.rounds}"]
+        words += ["--no-published"] * (not self.published)
         return " ".join([*words, f"--weights {self.weights}"])
 
 
 @dataclass(slots=True)
 class _Found:
-    """What was measured of studies, and what is to be told about series and server."""
+    """What was measured by turns, and what ran.
 
-    ours: dict[str, list[Measured]] = field(default_factory=lambda: {CLIENT: [], SERVER: []})
-    published: list[Published] = field(default_factory=list)
-    several: dict[int, float] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
-
-
-def measure(plan: Plan, progress: Progress) -> dict[str, Any]:
-    """Measure what the plan says.
-
-    Returns
-    -------
-    dict
-        The report, ready for JSON; parts that were left out are None.
+    Attributes
+    ----------
+    series
+        The DICOM series in words.
+    memory
+        Of the server.
+    ours
+        Studies by who computed the features.
     """
-    load = os.getloadavg()[0]
-    parts: dict[str, Any] = dict.fromkeys(("study", "published", "several", "radiomics"))
-    if plan.study:
-        names = [catalog.DUAL.name]
-        with exported(catalog.SYSTEM, names, plan.repository, plan.weights, progress) as folder:
-            found = _studies(plan, folder, progress)
-        parts["study"] = _study(found) | found.about
-        if found.published:
-            parts["published"] = _beside(found)
-        if found.several:
-            parts["several"] = _several(found.several, plan.studies)
-    if plan.radiomics:
-        parts["radiomics"] = radiomics.measure(
-            plan.scale, processes=sorted({1, cores()}), progress=progress
+
+    series: str
+    precision: str
+    memory: SessionMemory
+    ours: dict[str, list[Outcome]] = field(default_factory=lambda: {CLIENT: [], SERVER: []})
+    published: list[Published] = field(default_factory=list)
+    server: Mapping[str, Any] = field(default_factory=dict)
+
+
+def measure(plan: Plan, progress: Progress) -> Record:
+    """Measure what the plan says."""
+    before, names = machine(), [catalog.DUAL.name]
+    with exported(catalog.SYSTEM, names, plan.repository, plan.weights, progress) as folder:
+        found = _measure(plan, folder, progress)
+    tables = {"stages": tuple(_stages(found)), "memory": tuple(_memory(found))}
+    if found.published:
+        tables["answers"] = tuple(
+            {"features_by": placement, **compare(own[-1], found.published[-1])}
+            for placement, own in found.ours.items()
         )
-    return {
-        "title": catalog.SYSTEM.title,
-        "command": plan.command,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(),
-        "load_before": load,
-        "load_after": os.getloadavg()[0],
-        "versions": versions() | {"numpy": np.__version__},
-        "weights": plan.weights,
-        "scale": plan.scale,
-        "rounds": plan.rounds,
-        **parts,
-    }
+    return new_record(
+        "covid-mtl", "COVID-MTL beside its published procedure", plan.command, before,
+        server=found.server, lanes=tuple(_lanes(plan, found)), tables=tables,
+        notes=tuple(_notes(plan, found)),
+    )  # fmt: skip
 
 
-def _studies(plan: Plan, repository: Path, progress: Progress) -> _Found:
-    """Parts 1 to 3."""
-    found = _Found()
+def _measure(plan: Plan, repository: Path, progress: Progress) -> _Found:
     models = [catalog.ENSEMBLE.model, catalog.SERVER_ENSEMBLE.model]
-    with tempfile.TemporaryDirectory(prefix="hilum-bench-") as name:
-        series = Path(name)
+    with (
+        tempfile.TemporaryDirectory(prefix="hilum-bench-") as name,
+        TritonServer(repository, models=models, grace=0) as server,
+    ):
         progress("generate a DICOM series")
-        found.about["series"] = write_phantom(series, plan.scale, SEED)
-        with TritonServer(repository, models=models, grace=0) as server:
-            memory = SessionMemory(server.pid or 0)
-            with memory, apart(Studies, server.grpc_url, series) as studies:
-                for number in range(1, plan.rounds + 1):
-                    _round(plan, number, series, studies, found, progress)
-                for in_flight in IN_FLIGHT if plan.studies else ():
-                    progress(f"{plan.studies} studies, {in_flight} in flight")
-                    found.several[in_flight] = studies.several(plan.studies, in_flight)
-            with Client(server.grpc_url) as client:
-                found.about |= {"server": client.describe(), "server_memory": memory.report()}
+        series = Path(name)
+        described = write_phantom(series, plan.scale, SEED)
+        precision = precision_of(repository, catalog.DUAL.model)
+        found = _Found(described, precision, SessionMemory(server.pid or 0))
+        with found.memory, apart(Studies, server.grpc_url, series) as studies:
+            for number in range(1, plan.rounds + 1):
+                for placement, own in found.ours.items():
+                    progress(f"round {number}/{plan.rounds}: features by the {placement}")
+                    own.append(studies.one(placement))
+                if plan.published:
+                    progress(f"round {number}/{plan.rounds}: the published procedure")
+                    with apart(Procedure, plan.weights, published_box(plan.scale)) as procedure:
+                        found.published.append(procedure.run(series))
+        with Client(server.grpc_url) as client:
+            found.server = client.describe()
     return found
-
-
-def _round(
-    plan: Plan, number: int, series: Path, studies: Any, found: _Found, progress: Progress
-) -> None:
-    for placement, measured in found.ours.items():
-        progress(f"round {number}/{plan.rounds}: Hilum, features by the {placement}")
-        measured.append(studies.one(placement))
-    if plan.published:
-        progress(f"round {number}/{plan.rounds}: the published procedure")
-        with apart(Procedure, plan.weights, published_box(plan.scale)) as procedure:
-            found.published.append(procedure.run(series))
 
 
 def published_box(scale: float) -> tuple[int, int, int]:
@@ -185,60 +154,59 @@ def published_box(scale: float) -> tuple[int, int, int]:
     return z, y, x
 
 
-def _study(found: _Found) -> dict[str, Any]:
-    """Seconds by stage and placement: medians over the rounds."""
-    rows = {}
-    for placement, measured in found.ours.items():
-        stages = {n: _median(m.seconds.get(n, 0.0) for m in measured) for n in STAGES}
-        total = _median(m.seconds["total"] for m in measured)
-        rest = total - sum(stages.values())
-        rows[placement] = {"stages": stages, "rest": rest, "total": total}
-    last = found.ours[CLIENT][-1]
-    return {
-        "placements": rows,
-        "server_to_client": rows[SERVER]["total"] / rows[CLIENT]["total"],
-        "shape": list(last.mask.shape),
-        "lung_voxels": int(np.count_nonzero(last.mask)),
-        "flags": list(last.flags),
-        "replaced": last.replaced,
-        "clipped": last.clipped,
-        "transport": last.transport,
-        "client_peak_bytes": last.peak_bytes,
+def _lanes(plan: Plan, found: _Found) -> Iterator[Lane]:
+    for placement, own in found.ours.items():
+        apart = None
+        if found.published:
+            checks = compare(own[-1], found.published[-1])
+            apart = Deviation(
+                checks["probabilities"], checks["mask_differing"], found.published[-1].mask.size,
+                PUBLISHED,
+            )  # fmt: skip
+        yield timed(
+            f"features by the {placement}", "covid-mtl", [m.seconds["total"] for m in own],
+            weights=plan.weights, transport=own[-1].transport, precision=found.precision,
+            deviation=apart,
+        )  # fmt: skip
+    if found.published:
+        seconds = [sum(p.seconds.values()) for p in found.published]
+        yield timed(PUBLISHED, "covid-mtl", seconds, weights=plan.weights)
+
+
+def _stages(found: _Found) -> Iterator[Row]:
+    """Seconds by stage, medians over the rounds; the last row is the whole study."""
+    for name, title in [*TITLES.items(), ("total", "whole study")]:
+        own = {p: [_seconds(m, name) for m in ms] for p, ms in found.ours.items()}
+        row: Row = {"stage": name, "what": title}
+        row |= {f"{p}_seconds": _median(seconds) for p, seconds in own.items()}
+        if found.published:
+            theirs = [_seconds(p, name) for p in found.published]
+            row["published_seconds"] = _median(theirs)
+            row["times_faster"] = _median(b / a for a, b in zip(own[CLIENT], theirs, strict=True))
+        yield row
+
+
+def _seconds(study: Outcome | Published, stage: str) -> float:
+    """Of a stage; features that the server computes are part of the request."""
+    if stage == "total" and isinstance(study, Published):
+        return sum(study.seconds.values())
+    return study.seconds.get(stage, 0.0)
+
+
+def _memory(found: _Found) -> list[Row]:
+    sizes = {
+        "client and its processes, sum of what each had at most": max(
+            m.peak_bytes for own in found.ours.values() for m in own
+        ),
+        "server, at most (sampled; shared pages count once)": found.memory.sampled_peak,
+        "server, sum of what each process had at most": found.memory.upper_bound,
     }
+    if found.published:
+        sizes["published procedure"] = max(p.peak_bytes for p in found.published)
+    return [{"what": what, "bytes": size} for what, size in sizes.items()]
 
 
-def _beside(found: _Found) -> dict[str, Any]:
-    """The published procedure beside the studies, round by round."""
-    totals = [sum(p.seconds.values()) for p in found.published]
-    last = found.published[-1]
-    ratios = {
-        placement: _median(b / m.seconds["total"] for m, b in zip(measured, totals, strict=True))
-        for placement, measured in found.ours.items()
-    }
-    stages = {
-        name: {
-            "seconds": _median(p.seconds[name] for p in found.published),
-            "ratio": _stage_ratio(found, name),
-        }
-        for name in STAGES
-    }
-    return {
-        "seconds": totals,
-        "ratio": ratios,
-        "stages": stages,
-        "threads": last.threads,
-        "peak_bytes": last.peak_bytes,
-        "checks": {p: compare(m[-1], last) for p, m in found.ours.items()},
-    }
-
-
-def _stage_ratio(found: _Found, name: str) -> float:
-    """How many times faster a stage is with the features computed by the client."""
-    pairs = zip(found.ours[CLIENT], found.published, strict=True)
-    return _median(p.seconds[name] / m.seconds[name] for m, p in pairs)
-
-
-def compare(ours: Measured, other: Published) -> dict[str, Any]:
+def compare(ours: Outcome, other: Published) -> Row:
     """Tell how far answers are apart."""
     return {
         "mask_voxels": int(np.count_nonzero(other.mask)),
@@ -260,16 +228,37 @@ def relative_difference(ours: NDArray[np.float64], other: NDArray[np.float64]) -
     return float((away / scale).max())
 
 
-def _several(seconds: Mapping[int, float], studies: int) -> dict[str, Any]:
-    rates = {n: studies / s for n, s in seconds.items()}
-    first = rates[IN_FLIGHT[0]]
-    return {
-        "studies": studies,
-        "rows": [
-            {"in_flight": n, "seconds": seconds[n], "per_second": r, "gain": r / first}
-            for n, r in rates.items()
-        ],
-    }
+def _notes(plan: Plan, found: _Found) -> Iterator[str]:
+    last = found.ours[CLIENT][-1]
+    shape = " × ".join(str(n) for n in last.mask.shape)
+    yield (
+        f"{found.series}, a generated DICOM series in the page cache: {shape} voxels of 1 mm, "
+        f"{np.count_nonzero(last.mask)} of lung. Flags of the result: "
+        f"{', '.join(last.flags) or 'none'}; {last.clipped} features limited, {last.replaced} "
+        "replaced."
+    )
+    if plan.scale != 1:
+        yield (
+            f"Not the full size: the phantom's body has {plan.scale:g} of an adult's height, width "
+            "and depth, and the box in which the published procedure computes the features "
+            "shrinks with it; that of the networks does not."
+        )
+    if not found.published:
+        return
+    yield (
+        "The published procedure: one process, slices refined one after another, SciPy's zoom, "
+        "PyRadiomics on the whole common box with a wavelet transform for each of two passes, "
+        f"PyTorch eager on {found.published[-1].threads} thread(s). To compare probabilities, both "
+        "limit the features to the same range. The deviation is that of probabilities; decisions "
+        "are voxels of the lungs."
+    )
+    checks = [compare(own[-1], found.published[-1]) for own in found.ours.values()]
+    if max(check["probabilities"] for check in checks) > SAME:
+        yield (
+            "OTHER WEIGHTS: the repository does not serve the network that the published "
+            "procedure ran, so the probabilities say nothing; export it again, or leave out "
+            "--repository."
+        )
 
 
 def _median(values: Iterable[float]) -> float:

@@ -8,6 +8,7 @@ range that Hilum limits them to, so that both can give the same probabilities.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,13 +23,14 @@ from scipy import ndimage
 from skimage.measure import find_contours, label
 from skimage.segmentation import active_contour
 
-from ..catalog import covid_mtl as catalog
-from ..preprocessing.covid_mtl import common_box, network_window
-from ..preprocessing.covid_mtl_intake import published_values
-from ..preprocessing.covid_mtl_resample import target_shape
-from ..preprocessing.radiomics import scale
+from hilum.catalog import covid_mtl as catalog
+from hilum.catalog.covid_mtl_features import BIN_WIDTH, FEATURES, WAVELET_GLCM
+from hilum.preprocessing.covid_mtl.intake import published_values
+from hilum.preprocessing.covid_mtl.pipeline import common_box, network_window
+from hilum.preprocessing.covid_mtl.radiomics import scale
+from hilum.preprocessing.covid_mtl.resample import target_shape
+
 from .memory import peak_bytes
-from .radiomics_published import published_features
 
 Stored = NDArray[np.uint16 | np.int16]
 Mask = NDArray[np.bool_]
@@ -39,6 +41,17 @@ _SMALL = (48, 48, 48)
 
 _OUTSIDE, _AIR, _ENCLOSED = range(3)
 """Classes of voxels before the lungs are filled."""
+
+
+_PASSES = (
+    ("Original", {"firstorder": None}),
+    ("Original", {"glcm": None}),
+    ("Original", {"glrlm": None}),
+    ("Original", {"glszm": None}),
+    ("Wavelet", {"glcm": list(WAVELET_GLCM)}),
+    ("Wavelet", {"glrlm": None}),
+)
+"""What PyRadiomics computes, each with its own mask and wavelet transform (spec §7.1)."""
 
 
 @dataclass(slots=True)
@@ -75,7 +88,7 @@ class Published:
 
 
 class Procedure:
-    """Runs the procedure; for a process of its own, see `processes.apart`.
+    """Runs the procedure; for a process of its own, see `memory.apart`.
 
     Parameters
     ----------
@@ -239,3 +252,35 @@ def _network(weights: str) -> Callable[..., dict[str, NDArray[np.float32]]]:
         return {name: found[head.output][0] for name, head in catalog.HEADS.items()}
 
     return answer
+
+
+def published_features(volume: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """Compute the features as published; see `preprocessing.radiomics.radiomic_features`."""
+    import SimpleITK
+    from radiomics.featureextractor import RadiomicsFeatureExtractor
+
+    logging.getLogger("radiomics").setLevel(logging.CRITICAL)
+    image = SimpleITK.GetImageFromArray(volume)
+    mask = SimpleITK.GetImageFromArray((volume > 0).astype(np.uint8))
+    found: dict[str, float] = {}
+    for kind, classes in _PASSES:
+        extractor = RadiomicsFeatureExtractor(binWidth=BIN_WIDTH)
+        extractor.disableAllImageTypes()
+        extractor.enableImageTypeByName(kind)
+        extractor.disableAllFeatures()
+        extractor.enableFeaturesByName(**classes)
+        values: dict[str, Any] = extractor.execute(image, mask)
+        found |= {_short(name): float(v) for name, v in values.items() if _is_feature(name)}
+    return np.array([found[name] for name in FEATURES])
+
+
+def _is_feature(name: str) -> bool:
+    return not name.startswith(("diagnostics_", "general_"))
+
+
+def _short(name: str) -> str:
+    """A name in the published table: bands keep their class, the original image does not."""
+    kind, rest = name.split("_", 1)
+    return (
+        rest.split("_", 1)[1] if kind == "original" else f"{kind.removeprefix('wavelet-')}_{rest}"
+    )

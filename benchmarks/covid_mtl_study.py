@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import covid_mtl as catalog
-from ..client import Client
-from ..client.memory import keep_large_buffers
-from ..client.pipelines.covid_mtl_result import CovidMtlResult
-from ..client.pipelines.shared_pool import POOLS
-from ..preprocessing.phantom_ct import FIELD_MM, HEIGHT_MM, chest_ct
-from ..preprocessing.phantom_ct_dicom import write_dicom_series
-from ..preprocessing.radiomics import radiomic_features
-from ..preprocessing.series import open_series
-from ..preprocessing.volume import Geometry, Volume
+from hilum.catalog import covid_mtl as catalog
+from hilum.client import Client
+from hilum.client.malloc import keep_large_buffers
+from hilum.preprocessing.covid_mtl.radiomics import radiomic_features
+from hilum.preprocessing.phantoms.ct import FIELD_MM, HEIGHT_MM, chest_ct
+from hilum.preprocessing.phantoms.ct_dicom import write_dicom_series
+from hilum.preprocessing.reading.series import open_series
+from hilum.preprocessing.reading.volume import Geometry, Volume
+from hilum.systems.covid_mtl.result import CovidMtlResult
+from hilum.systems.processes import POOLS
+
 from .memory import peak_bytes, session
 
 DEADLINE_S = 1800.0
@@ -35,7 +34,7 @@ CLIENT, SERVER = "client", "server"
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Outcome:
     """One study.
 
     Attributes
@@ -67,7 +66,7 @@ class Measured:
 
 
 class Studies:
-    """Runs studies; for a process of its own, see `processes.apart`.
+    """Runs studies; for a process of its own, see `memory.apart`.
 
     Parameters
     ----------
@@ -79,16 +78,14 @@ class Studies:
 
     def __init__(self, url: str, series: Path) -> None:
         keep_large_buffers()  # as the command line does
-        os.setsid()  # what it starts is then told from what others start
+        os.setsid()  # what it starts is then known from what others start
         self._url, self._series = url, series
-        with Client(
-            url, deadline_s=DEADLINE_S
-        ) as client:  # the network's first answer takes longer
+        with Client(url, deadline_s=DEADLINE_S) as client:  # the first answer takes longer
             window = np.zeros((1, *catalog.WINDOW), np.float16)
             given = {"volume": window, "radiomics": np.zeros((1, 375), np.float32)}
             client.infer(catalog.ENSEMBLE.model, given, [t.name for t in catalog.ANSWERS])
 
-    def one(self, placement: str) -> Measured:
+    def one(self, placement: str) -> Outcome:
         """Run one study, as a service does: its processes are there already."""
         warm_up()
         with Client(self._url, deadline_s=DEADLINE_S) as client:
@@ -97,37 +94,12 @@ class Studies:
             )
         if found.features is None or found.scaled is None:
             raise TypeError("the network took no features")
-        return Measured(
-            found.placement,
-            dict(found.seconds),
-            found.prepared.lungs.mask,
-            found.features,
-            dict(found.probabilities),
-            len(found.scaled.replaced),
-            len(found.scaled.clipped),
-            found.flags,
-            found.transport,
+        return Outcome(
+            found.placement, dict(found.seconds), found.prepared.lungs.mask, found.features,
+            dict(found.probabilities), len(found.scaled.replaced), len(found.scaled.clipped),
+            found.flags, found.transport,
             sum(peak_bytes(process) for process in session(os.getpid())),
-        )
-
-    def several(self, count: int, in_flight: int) -> float:
-        """Run the study `count` times, so many at once; the seconds that all of them took.
-
-        Raises
-        ------
-        HilumError
-            When one of them fails.
-        """
-        warm_up()
-        start = time.perf_counter()
-        with Client(self._url, deadline_s=DEADLINE_S) as client:
-            outcomes = client.run_many(
-                catalog.SYSTEM.name, [self._series] * count, in_flight=in_flight, finish=_kept
-            )
-            for error in outcomes:
-                if error is not None:
-                    raise error
-        return time.perf_counter() - start
+        )  # fmt: skip
 
 
 def warm_up() -> None:
@@ -152,8 +124,3 @@ def write_phantom(folder: Path, scale: float, seed: int) -> str:
     geometry = Geometry(made.geometry.shape, made.geometry.origin, spacing, made.geometry.direction)
     write_dicom_series(Volume(made.voxels, geometry, made.notes), folder)
     return open_series(folder).description
-
-
-def _kept(outcome: Any) -> Exception | None:
-    """Of an outcome its error alone: results are large."""
-    return outcome.error

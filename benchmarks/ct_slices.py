@@ -1,6 +1,6 @@
 """CT-Angel and the CT classifier, slice by slice: PyTorch, ONNX Runtime and Triton, in one run.
 
-Every lane runs the same networks with the same weights on the same prepared slices: (a) PyTorch,
+Every variant runs the same networks with the same weights on the same prepared slices: (a) PyTorch,
 one slice after the other, as published; (b) ONNX Runtime in this process, on the files that Triton
 serves, with several batch sizes; (c) Triton over gRPC; (d) Triton over shared memory. Reading and
 preparing slices is the same work in all and is left out.
@@ -10,30 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..catalog import Network, System, ct_angel, ct_classifier
-from ..client import Client
-from ..export.certificate import as_exported, read_certificate
-from ..export.recipes import as_declared
-from ..preprocessing.nearest import resize_nearest
-from ..preprocessing.phantom_ct import chest_ct
-from ..preprocessing.windows import ct_angel_window
-from ..server.launcher import TritonServer
+from hilum.catalog import Network, System, ct_angel, ct_classifier
+from hilum.client import Client
+from hilum.export.certificate import as_exported, read_certificate
+from hilum.export.recipes import as_declared
+from hilum.preprocessing.nearest import resize_nearest
+from hilum.preprocessing.phantoms.ct import chest_ct
+from hilum.preprocessing.windows import ct_angel_window
+
+from . import beside
+from .beside import GRPC, PUBLISHED, RUNTIME, SHM, Plan
 from .instrument.loops import Task
-from .instrument.machine import hardware
-from .runs import Arrays, Progress, Run, exported, onnx_run, torch_run, versions
-from .table import GRPC, IN_PROCESS, PUBLISHED, SHM, Entry, measured, rows
+from .instrument.machine import machine
+from .instrument.record import Deviation, Lane, Record, new_record
+from .runs import Arrays, Progress, Run, exported, served_run, torch_run
 
 SLICES = 8
-"""Generated slices that the lanes process in turn."""
+"""Generated slices that the variants process in turn."""
 
 STUDY = 200
-"""Slices of the study whose duration is told."""
+"""Slices of the study whose duration is worked out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,51 +93,25 @@ SUBJECTS = {
 }
 
 
-def measure(
-    system: str,
-    *,
-    repository: Path | None,
-    weights: str,
-    rounds: int,
-    tasks: int,
-    concurrencies: Sequence[int],
-    batches: Sequence[int],
-    progress: Progress,
-) -> dict[str, Any]:
-    """Measure all lanes of one system; parameters as for the X-ray benchmark.
-
-    Parameters
-    ----------
-    batches
-        Batch sizes of ONNX Runtime in this process.
-    """
-    subject = SUBJECTS[system]
+def measure(system: str, plan: Plan, progress: Progress) -> Record:
+    """Measure all variants of one system."""
+    before, subject = machine(), SUBJECTS[system]
     volume = chest_ct(7, slices=SLICES, size=512).volume.voxels
     slices = [subject.inputs(np.ascontiguousarray(s)) for s in volume]
     names = [n.name for n in subject.networks]
-    with exported(subject.system, names, repository, weights, progress) as folder:
+    with exported(subject.system, names, plan.repository, plan.weights, progress) as folder:
         slices = [_as_exported(subject, folder, given) for given in slices]
-        part = _measure(
-            subject, folder, weights, slices, rounds, tasks, concurrencies, batches, progress
-        )
-    return {
-        "title": subject.system.title,
-        "unit": "slice",
-        "command": " ".join(
-            (
-                f"hilum bench {system} --rounds {rounds} --tasks {tasks}",
-                *(f"--concurrency {c}" for c in concurrencies),
-                *(f"--batch {b}" for b in batches),
-            )
+        found = _measure(subject, plan, folder, slices, progress)
+    study = STUDY / beside.fastest(found).summary.per_second.value
+    return new_record(
+        system, f"{subject.system.title} beside its published procedure", plan.command(system),
+        before, lanes=found, tables={"ratios": tuple(beside.ratios(found))},
+        notes=(
+            f"At the best rate through Triton {STUDY} slices take {study:.1f} s.",
+            "Reading and preparing slices is left out of all.",
+            *beside.NOTES,
         ),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(),
-        "versions": versions(),
-        "weights": weights,
-        "rounds": rounds,
-        "tasks": tasks,
-        "parts": [part],
-    }
+    )  # fmt: skip
 
 
 def _as_exported(subject: Subject, repository: Path, given: Arrays) -> Arrays:
@@ -149,57 +124,24 @@ def _as_exported(subject: Subject, repository: Path, given: Arrays) -> Arrays:
 
 
 def _measure(
-    subject: Subject,
-    repository: Path,
-    weights: str,
-    slices: Sequence[Arrays],
-    rounds: int,
-    tasks: int,
-    concurrencies: Sequence[int],
-    batches: Sequence[int],
-    progress: Progress,
-) -> dict[str, Any]:
-    eager = {n.model: torch_run(subject.system, n, weights) for n in subject.networks}
-    sessions = {
-        n.model: onnx_run(n, repository, [t.name for t in n.outputs]) for n in subject.networks
-    }
-    with (
-        TritonServer(repository, models=[subject.model]) as server,
-        Client(server.grpc_url, transport="grpc") as over_grpc,
-        Client(server.grpc_url, transport="shm") as over_shm,
-    ):
-        ways: dict[str, Task] = {
+    subject: Subject, plan: Plan, repository: Path, slices: Sequence[Arrays], progress: Progress
+) -> tuple[Lane, ...]:
+    networks = subject.networks
+    eager = {n.model: torch_run(subject.system, n, plan.weights) for n in networks}
+    sessions = {n.model: served_run(n, repository, [t.name for t in n.outputs]) for n in networks}
+    with beside.served(repository, subject.model) as (over_grpc, over_shm):
+        tasks: dict[str, Task] = {
             PUBLISHED: _in_process(subject, eager, slices, 1),
-            IN_PROCESS: _in_process(subject, sessions, slices, 1),
+            RUNTIME: _in_process(subject, sessions, slices, 1),
             GRPC: _served(subject, over_grpc, slices),
             SHM: _served(subject, over_shm, slices),
         }
-        deviations = _deviations(ways)
-        lanes = [Entry(PUBLISHED, 1, ways[PUBLISHED])]
-        for batch in batches:
-            name = f"{IN_PROCESS}, batch {batch}"
-            lanes.append(Entry(name, 1, _in_process(subject, sessions, slices, batch), batch))
-            deviations[name] = deviations[IN_PROCESS]
-        lanes += [Entry(w, c, ways[w]) for w in (GRPC, SHM) for c in concurrencies]
-        counted = subject.networks[0].model
-        before = over_shm.statistics(counted)
-        samples = measured(lanes, rounds=rounds, tasks=tasks, progress=progress)
-        after = over_shm.statistics(counted)
-        served = over_shm.describe()
-    found = rows(lanes, samples, deviations)
-    fastest = max(row["per_second"] for row in found if row["lane"] == SHM)
-    return {
-        "title": ", ".join(n.title for n in subject.networks),
-        "note": f"At the best rate over shared memory {STUDY} slices take {STUDY / fastest:.1f} s.",
-        "study_seconds": STUDY / fastest,
-        "server": served,
-        "batching": {
-            "model": counted,
-            "inferences": after.inferences - before.inferences,
-            "executions": after.executions - before.executions,
-        },
-        "rows": found,
-    }
+        return beside.lanes(
+            plan, tasks, _deviations(tasks), over_shm, progress, part=subject.system.name,
+            system=subject.system.name, unit="slice", models=tuple(n.model for n in networks),
+            precision=beside.precision_of(repository, networks[0].model),
+            batched=lambda batch: _in_process(subject, sessions, slices, batch),
+        )  # fmt: skip
 
 
 def _in_process(
@@ -220,23 +162,24 @@ def _served(subject: Subject, client: Client, slices: Sequence[Arrays]) -> Task:
     return task
 
 
-def _deviations(ways: Mapping[str, Task]) -> dict[str, tuple[int, float]]:
-    """By lane, mask pixels that differ from ONNX Runtime's and the largest other difference."""
-    answers = {lane: _flat(task(0)) for lane, task in ways.items()}
+def _deviations(tasks: Mapping[str, Task]) -> dict[str, Deviation]:
+    """How many mask pixels differ from ONNX Runtime's, and the largest difference of a number."""
+    answers = {way: _flat(task(0)) for way, task in tasks.items()}
     found = {}
-    for lane, given in answers.items():
-        pixels, largest = 0, 0.0
-        for a, b in zip(given, answers[IN_PROCESS], strict=True):
+    for way, given in answers.items():
+        differing, of, largest = 0, 0, 0.0
+        for a, b in zip(given, answers[RUNTIME], strict=True):
             if a.dtype == np.uint8:
-                pixels += int((a != b).sum())
+                differing += int((a != b).sum())
+                of += a.size
             else:
                 largest = max(largest, float(np.abs(a.astype(float) - b).max()))
-        found[lane] = (pixels, largest)
+        found[way] = Deviation(largest, differing, of, RUNTIME)
     return found
 
 
 def _flat(answer: Any) -> list[np.ndarray]:
-    """What all lanes give, in one order: masks where there are any, else every number."""
+    """What all variants give, in one order: masks where there are any, else every number."""
     if isinstance(answer, list):
         if len(answer) > 1:
             return [part["mask"] for part in answer]

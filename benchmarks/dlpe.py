@@ -1,57 +1,68 @@
-"""DLPE: where a study's time goes, the published procedure beside it, stage one at 512³, the steps.
+"""DLPE: where a study's time goes, and the published procedure beside it.
 
-Four parts, each of which can be left out: (1) studies of a DICOM series through Triton; (2) the
-published procedure on the same normalised volume with the same weights, in turns with the studies;
-(3) stage one in one direction at the published grid, through Triton and through ONNX Runtime in
-process; (4) the steps between the networks at the published grid.
+Studies of a generated DICOM series through Triton, in turns with the published procedure on the
+same normalised volume with the same weights.
 """
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 
-from ..catalog import dlpe as catalog
-from ..catalog.dlpe import Direction
-from ..catalog.errors import InputError
-from ..client import Client
-from ..client.pipelines import PIPELINES
-from ..client.pipelines.dlpe_options import Options
-from ..preprocessing.dlpe_grid import check_side
-from ..preprocessing.dlpe_space import normalise
-from ..preprocessing.phantom_ct import chest_ct
-from ..preprocessing.phantom_ct_dicom import write_dicom_series
-from ..preprocessing.series import open_series
-from ..server.launcher import TritonServer
-from . import dlpe_published, dlpe_stage_one, dlpe_steps
+from hilum.catalog import dlpe as catalog
+from hilum.catalog.errors import InputError
+from hilum.client import Client
+from hilum.client.registry import INSTALLED
+from hilum.preprocessing.dlpe.grid import check_side
+from hilum.preprocessing.dlpe.space import normalise
+from hilum.preprocessing.phantoms.ct import chest_ct
+from hilum.preprocessing.phantoms.ct_dicom import write_dicom_series
+from hilum.preprocessing.reading.series import open_series
+from hilum.server.launcher import TritonServer
+from hilum.systems.dlpe.options import Options
+
+from . import dlpe_published
+from .beside import PUBLISHED, precision_of
 from .dlpe_published import Published
-from .dlpe_study import Measured, Study
-from .dlpe_waterfall import NETWORK_STAGES, NORMALISE, TITLES, Run, statistics_of, waterfall
-from .instrument.machine import hardware
-from .memory import SessionMemory
-from .processes import apart
-from .runs import Progress, exported, versions
+from .dlpe_study import Outcome, Study
+from .figures import figure_of
+from .instrument.counters import added, gained, settled
+from .instrument.machine import machine
+from .instrument.record import Counters, Deviation, Lane, Machine, Record, new_record
+from .instrument.variant import timed
+from .memory import SessionMemory, apart
+from .runs import Progress, exported
+from .systems.dlpe import CPU_MEMORY, SCAN_TIME, smaller_grid
+from .target_rows import Measured
 
 SEED = 7
 
 MOST_PIXELS, MOST_SLICES = 512, 240
 """Of the phantom series: a usual scan. For grids below 128 it shrinks with the grid."""
 
-LEAST_SIDE = 64
-"""In parts 3 and 4: the phantom has half of it at least."""
+NORMALISE = "normalise"
 
-LONGEST_BLOCK = 96
-"""Side of the cube that the direct implementation of part 4 refines."""
+NETWORK_STAGES = ("stage_one", "stage_two", "lesions", "visible_lesions")
 
+TITLES = {
+    NORMALISE: "read and normalise", "stage_one": "stage one: lungs, airways, vessels",
+    "masks": "masks of sums and final ranks", "ranks": "rank thresholds and channels of stage two",
+    "stage_two": "stage two: airways, vessels",
+    "enhancement": "enhancement, tube extension included",
+    "lesions": "lesions on the enhanced volume", "visible_lesions": "visible lesions",
+    "other": "the rest: questions to the server, the result put together",
+    "write files": "write volumes (NIfTI) and the windowed series",
+    "write pictures": "write panels and montages",
+}  # fmt: skip
+"""Stages that the record describes in words."""
+
+Row = dict[str, Any]
 
 Procedure = Callable[[], Published]
 
@@ -63,158 +74,105 @@ class Plan:
     Attributes
     ----------
     grid
-        Voxels along each side of normalised space in parts 1 and 2.
-    study, published, stage_one, steps
-        Whether parts 1 to 4 are measured; part 2 needs part 1.
-    direction, slices
-        Of part 3; fewer slices than there are give a quick look.
-    side
-        Voxels along each side in parts 3 and 4.
+        Voxels along each side of normalised space.
+    published
+        Whether the published procedure is measured, too.
     """
 
     grid: int = 128
     rounds: int = 3
     repository: Path | None = None
     weights: str = "random"
-    study: bool = True
     published: bool = True
-    stage_one: bool = True
-    direction: Direction = "z"
-    slices: int = catalog.SIDE
-    steps: bool = True
-    side: int = catalog.SIDE
 
     def __post_init__(self) -> None:
         check_side(self.grid)
-        check_side(self.side)
-        if self.side < LEAST_SIDE:
-            raise InputError(f"a side of {self.side}: give {LEAST_SIDE} or more")
-        if self.direction not in catalog.DIRECTIONS:
-            raise InputError(f"no direction {self.direction!r}; choose x, y or z")
-        if not (self.study or self.stage_one or self.steps):
-            raise InputError("nothing is left to measure: choose study, stage one or steps")
 
     @property
     def command(self) -> str:
         """The command line that measures the same."""
-        words = ["hilum bench dlpe"]
-        if self.study:
-            words.append(f"--grid {self.grid} --rounds {self.rounds}")
-        parts = {
-            "study": self.study,
-            "published": self.published or not self.study,
-            "stage-one": self.stage_one,
-            "steps": self.steps,
-        }
-        words += [f"--no-{name}" for name, wanted in parts.items() if not wanted]
-        if self.stage_one:
-            words.append(f"--direction {self.direction} --slices {self.slices}")
-        if self.stage_one or self.steps:
-            words.append(f"--side {self.side}")
+        words = [f"hilum bench dlpe --grid {self.grid} --rounds {self.rounds}"]
+        words += ["--no-published"] * (not self.published)
         return " ".join([*words, f"--weights {self.weights}"])
 
 
 @dataclass(slots=True)
 class _Rounds:
-    """What was measured by turns, and what is to be told about series and server."""
+    """What was measured by turns, and what ran.
 
-    runs: list[Run] = field(default_factory=list)
+    Attributes
+    ----------
+    series
+        The DICOM series in words.
+    memory
+        Of the server.
+    counters
+        What the server counted over all studies, by model.
+    """
+
+    series: str
+    precision: str
+    memory: SessionMemory
+    server: Mapping[str, Any]
+    studies: list[Outcome] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
-    about: dict[str, Any] = field(default_factory=dict)
+    counters: dict[str, Counters] = field(default_factory=dict)
 
 
-def measure(plan: Plan, progress: Progress) -> dict[str, Any]:
+def measure(plan: Plan, progress: Progress) -> Record:
     """Measure what the plan says.
-
-    Returns
-    -------
-    dict
-        The report, ready for JSON; parts that were left out are None.
 
     Raises
     ------
     InputError
         When the networks find no lungs in the phantom, so that nothing can be compared.
     """
-    load = os.getloadavg()[0]
-    parts: dict[str, Any] = dict.fromkeys(("study", "published", "stage_one", "steps"))
-    rounds = None
-    if plan.study or plan.stage_one:
-        names = _networks(plan)
-        with exported(catalog.SYSTEM, names, plan.repository, plan.weights, progress) as folder:
-            if plan.stage_one:
-                parts["stage_one"] = dlpe_stage_one.measure(
-                    folder, side=plan.side, direction=plan.direction, slices=plan.slices,
-                    progress=progress,
-                )  # fmt: skip
-            if plan.study:
-                rounds = _studies(plan, folder, progress)
-    if plan.steps:  # last, for this process keeps the memory that it takes
-        block = min(LONGEST_BLOCK, plan.side // 2)
-        parts["steps"] = dlpe_steps.measure(plan.side, SEED, block=block, progress=progress)
-    if rounds is not None:
-        at_512 = _steps_at_512(parts["steps"])
-        parts["study"] = waterfall(rounds.runs, plan.grid, at_512) | rounds.about
-        parts["study"] |= _at_512(parts["study"], parts["stage_one"], plan)
-        if rounds.published:
-            studies = [run.study for run in rounds.runs]
-            parts["published"] = _compare(studies, rounds.published, plan.grid)
-    figures = [f for f in catalog.SYSTEM.published if f.quantity == "time per scan"]
-    return {
-        "title": catalog.SYSTEM.title,
-        "command": plan.command,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(),
-        "load_before": load,
-        "versions": versions() | {"numpy": np.__version__, "scipy": scipy.__version__},
-        "weights": plan.weights,
-        "grid": plan.grid,
-        "rounds": plan.rounds,
-        "documented": [asdict(figure) for figure in figures],
-        **parts,
-    }
+    before, by_model = machine(), {n.model: n.name for n in catalog.SYSTEM.networks}
+    names = [by_model[m] for m in INSTALLED["dlpe"].networks(Options(grid=plan.grid))]
+    with (
+        exported(catalog.SYSTEM, names, plan.repository, plan.weights, progress) as repository,
+        tempfile.TemporaryDirectory(prefix="hilum-bench-") as name,
+    ):
+        rounds = _measure(plan, repository, Path(name), progress)
+    found = _tables(rounds)
+    found["measured"] = [asdict(m) for m in _measured(plan, rounds, found["stages"], before)]
+    return new_record(
+        "dlpe", "DLPE beside its published procedure", plan.command, before, server=rounds.server,
+        lanes=tuple(_lanes(plan, rounds)),
+        tables={title: tuple(rows) for title, rows in found.items()}, notes=tuple(_notes(rounds)),
+    )  # fmt: skip
 
 
-def _networks(plan: Plan) -> list[str]:
-    """Names of the networks that the parts need."""
-    by_model = {n.model: n.name for n in catalog.SYSTEM.networks}
-    models: list[str] = []
-    if plan.study:
-        models += PIPELINES["dlpe"].networks(Options(grid=plan.grid))
-    if plan.stage_one:
-        ensemble = catalog.ENSEMBLES["stage1", plan.direction]
-        models += [call.target.model for call in ensemble.calls]
-    return [by_model[m] for m in dict.fromkeys(models)]
-
-
-def _steps_at_512(steps: Mapping[str, Any] | None) -> dict[str, float]:
-    """Stages of a study that part 4 measured at the published grid."""
-    if steps is None or steps["side"] != catalog.SIDE:
-        return {}
-    rows = {row["step"]: row["seconds"] for row in steps["rows"]}
-    return {"enhancement": rows[dlpe_steps.ENHANCEMENT]}
-
-
-def _at_512(
-    study: Mapping[str, Any], stage_one: Mapping[str, Any] | None, plan: Plan
-) -> dict[str, float]:
-    """Seconds of the networks of a scan at 512³ by what one slice of 512 × 512 took in part 3."""
-    if stage_one is None or plan.side != catalog.SIDE:
-        return {}
-    passes = study["counts"]["passes"] * catalog.SIDE / plan.grid
-    return {"networks_at_512_by_stage_one": passes * stage_one["seconds_per_pass"]}
-
-
-def _studies(plan: Plan, repository: Path, progress: Progress) -> _Rounds:
-    """Parts 1 and 2, by turns."""
-    with tempfile.TemporaryDirectory(prefix="hilum-bench-") as name:
-        folder = Path(name)
-        described = _write_series(plan.grid, folder / "series", progress)
-        procedure = None
-        if plan.published:
-            procedure = _procedure(plan, repository, folder / "series", progress)
-        rounds = _rounds(plan, repository, folder, procedure, progress)
-    rounds.about["series"] = described
+def _measure(plan: Plan, repository: Path, folder: Path, progress: Progress) -> _Rounds:
+    series, procedure = folder / "series", None
+    size, slices = min(MOST_PIXELS, 4 * plan.grid), min(MOST_SLICES, 2 * plan.grid)
+    progress(f"generate a series of {slices} slices of {size} × {size}")
+    write_dicom_series(chest_ct(SEED, slices=slices, size=size).volume, series)
+    if plan.published:
+        procedure = _procedure(plan, repository, series, progress)
+    pipeline, options = INSTALLED["dlpe"], Options(grid=plan.grid)
+    networks = pipeline.networks(options)
+    with (
+        TritonServer(repository, models=pipeline.models(options), grace=0) as server,
+        Client(server.grpc_url, transport="grpc") as client,
+    ):
+        rounds = _Rounds(
+            open_series(series).description,
+            precision_of(repository, networks[0]),
+            SessionMemory(server.pid or 0),
+            client.describe(),
+        )
+        for number in range(1, plan.rounds + 1):
+            progress(f"round {number}/{plan.rounds}: Hilum")
+            before = settled(client, networks)
+            with rounds.memory, apart(Study, server.grpc_url, series, plan.grid) as study:
+                rounds.studies.append(study.run(folder / f"results-{number}"))
+            more = gained(before, settled(client, networks)) or {}
+            rounds.counters = added(rounds.counters, more)
+            if procedure is not None:
+                _check_comparable(rounds.studies[-1], plan.grid)
+                progress(f"round {number}/{plan.rounds}: the published procedure")
+                rounds.published.append(procedure())
     return rounds
 
 
@@ -233,92 +191,136 @@ def _procedure(plan: Plan, repository: Path, series: Path, progress: Progress) -
     return run
 
 
-def _rounds(
-    plan: Plan, repository: Path, folder: Path, procedure: Procedure | None, progress: Progress
-) -> _Rounds:
-    pipeline, options = PIPELINES["dlpe"], Options(grid=plan.grid)
-    models = pipeline.models(options)
-    counted = {*models, *pipeline.networks(options)}
-    rounds = _Rounds()
-    with (
-        TritonServer(repository, models=models, grace=0) as server,
-        Client(server.grpc_url, transport="grpc") as client,
-    ):
-        memory = SessionMemory(server.pid or 0)
-        for number in range(1, plan.rounds + 1):
-            progress(f"round {number}/{plan.rounds}: Hilum")
-            before = statistics_of(client, counted)
-            with memory, apart(Study, server.grpc_url, folder / "series", plan.grid) as study:
-                measured = study.run(folder / f"results-{number}")
-            rounds.runs.append(Run(measured, before, statistics_of(client, counted)))
-            if procedure is not None:
-                _check_comparable(measured, plan.grid)
-                progress(f"round {number}/{plan.rounds}: the published procedure")
-                rounds.published.append(procedure())
-        rounds.about |= {"server": client.describe(), "server_memory": memory.report()}
-    return rounds
-
-
-def _write_series(grid: int, folder: Path, progress: Progress) -> str:
-    """Write the phantom as a DICOM series; what it is in words."""
-    size, slices = min(MOST_PIXELS, 4 * grid), min(MOST_SLICES, 2 * grid)
-    progress(f"generate a series of {slices} slices of {size} × {size}")
-    write_dicom_series(chest_ct(SEED, slices=slices, size=size).volume, folder)
-    return open_series(folder).description
-
-
-def _check_comparable(measured: Measured, grid: int) -> None:
-    if np.isnan(measured.level) or "few_samples" in measured.flags:
+def _check_comparable(found: Outcome, grid: int) -> None:
+    if np.isnan(found.level) or "few_samples" in found.flags:
         raise InputError(
             f"on a grid of {grid} these networks find too little in the phantom "
-            f"({', '.join(measured.flags)}), where the published procedure ends with an error; "
+            f"({', '.join(found.flags)}), where the published procedure ends with an error; "
             "take a larger --grid or other --weights, or leave it out with --no-published"
         )
 
 
-def _compare(ours: Sequence[Measured], others: Sequence[Published], grid: int) -> dict[str, Any]:
-    """The published procedure beside the studies, from the normalised volume to the masks."""
-    own = [study.seconds - study.timings[NORMALISE] for study in ours]
-    totals = [sum(other.timings.values()) for other in others]
-    stages = []
-    for name in others[-1].timings:
-        pairs = [(s.timings[name], o.timings[name]) for s, o in zip(ours, others, strict=True)]
-        stages.append(
-            {
-                "stage": name,
-                "title": TITLES.get(name, name),
-                "seconds": statistics.median(a for a, _ in pairs),
-                "published_seconds": statistics.median(b for _, b in pairs),
-                "ratio": statistics.median(b / a for a, b in pairs),
-            }
-        )
-    per_pass = [_per_pass(s, o) for s, o in zip(ours, others, strict=True)]
-    last, other = ours[-1], others[-1]
-    return {
-        "seconds": own,
-        "published_seconds": totals,
-        "ratio": statistics.median(b / a for a, b in zip(own, totals, strict=True)),
-        "ratio_per_pass": statistics.median(per_pass),
-        "stages": stages,
-        "threads": other.threads,
-        "passes": last.counts["passes"],
-        "published_passes": other.passes,
-        "published_seconds_at_512": statistics.median(totals) * (catalog.SIDE / grid) ** 3,
-        "masks": [
+def stage_seconds(study: Outcome) -> dict[str, float]:
+    """All stages of a study from reading to writing, in order."""
+    found = dict(study.timings)
+    # What the stages do not name: the result put together, minima and maxima.
+    found["other"] = max(study.seconds - sum(found.values()), 0.0)
+    return found | study.write_s
+
+
+def _lanes(plan: Plan, rounds: _Rounds) -> Iterator[Lane]:
+    studies, others = rounds.studies, rounds.published
+
+    def ours(part: str, seconds: Sequence[float], apart: Deviation | None = None) -> Lane:
+        return timed(
+            f"grid {plan.grid}³: Hilum, {part}", "dlpe", seconds, weights=plan.weights,
+            transport=studies[-1].transport, precision=rounds.precision, deviation=apart,
+            counters=rounds.counters,
+        )  # fmt: skip
+
+    yield ours("from series to result", [study.seconds for study in studies])
+    if others:
+        last, other = studies[-1], others[-1]
+        differing = sum(int((m != last.masks[n]).sum()) for n, m in other.masks.items())
+        of = sum(mask.size for mask in other.masks.values())
+        part = "from normalised volume to masks"
+        own = [study.seconds - study.timings[NORMALISE] for study in studies]
+        yield ours(part, own, Deviation(abs(last.level - other.level), differing, of, PUBLISHED))
+        theirs = [sum(one.timings.values()) for one in others]
+        name = f"grid {plan.grid}³: {PUBLISHED}, {part}"
+        yield timed(name, "dlpe", theirs, weights=plan.weights)
+
+
+def _tables(rounds: _Rounds) -> dict[str, list[Row]]:
+    """Where the time of a study goes; beside the published procedure where it was measured."""
+    studies, others = rounds.studies, rounds.published
+    found = [stage_seconds(study) for study in studies]
+    seconds = {name: statistics.median(s[name] for s in found) for name in found[-1]}
+    rows: list[Row] = []
+    for name, own in seconds.items():
+        row: Row = {"stage": name, "what": TITLES.get(name, name), "seconds": own}
+        row["share"] = own / sum(seconds.values())
+        if others and name in others[-1].timings:
+            theirs = [o.timings[name] for o in others]
+            row["published_seconds"] = statistics.median(theirs)
+            row["times_faster"] = _ratio([s[name] for s in found], theirs)
+        rows.append(row)
+    tables = {"stages": rows, "memory": _memory(rounds)}
+    if others:
+        last, other = studies[-1], others[-1]
+        tables["masks"] = [
             {
                 "mask": name,
                 "voxels": int(np.count_nonzero(mask)),
                 "differing": int(np.count_nonzero(mask != last.masks[name])),
             }
             for name, mask in other.masks.items()
-        ],
-        "level": [last.level, other.level],
-        "width": [last.width, other.width],
+        ]
+        tables["beside"] = [_beside(studies, others)]
+    return tables
+
+
+def _memory(rounds: _Rounds) -> list[Row]:
+    sizes = {
+        "client, before a study": max(s.start_bytes for s in rounds.studies),
+        "client, at most": max(s.peak_bytes for s in rounds.studies),
+        "server, at most (sampled; shared pages count once)": rounds.memory.sampled_peak,
+        "server, sum of what each process had at most": rounds.memory.upper_bound,
     }
+    return [{"what": what, "bytes": size} for what, size in sizes.items()]
 
 
-def _per_pass(ours: Measured, other: Published) -> float:
-    """Ratio of the seconds of one slice through one network."""
-    own = sum(ours.timings[n] for n in NETWORK_STAGES) / ours.counts["passes"]
-    theirs = sum(other.timings[n] for n in NETWORK_STAGES) / other.passes
-    return theirs / own
+def _beside(studies: Sequence[Outcome], others: Sequence[Published]) -> Row:
+    last, other = studies[-1], others[-1]
+    own = [study.seconds - study.timings[NORMALISE] for study in studies]
+    per_pass = [sum(s.timings[n] for n in NETWORK_STAGES) / s.counts["passes"] for s in studies]
+    theirs = [sum(o.timings[n] for n in NETWORK_STAGES) / o.passes for o in others]
+    return {
+        "times_faster": _ratio(own, [sum(o.timings.values()) for o in others]),
+        "times_faster_per_pass": _ratio(per_pass, theirs), "passes": last.counts["passes"],
+        "published_passes": other.passes, "level_hu": last.level, "published_level_hu": other.level,
+        "width_hu": last.width, "published_width_hu": other.width,
+    }  # fmt: skip
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """How many times longer theirs take, the median over rounds."""
+    return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+
+
+def _measured(
+    plan: Plan, rounds: _Rounds, stages: Sequence[Row], before: Machine
+) -> Iterator[Measured]:
+    """What the run says of documented figures."""
+    minutes = sum(row["seconds"] for row in stages) / 60
+    held = max(s.peak_bytes for s in rounds.studies) + rounds.memory.sampled_peak
+    for quantity, value, unit in ((SCAN_TIME, minutes, "min"), (CPU_MEMORY, held / 1e9, "GB")):
+        yield figure_of(
+            before, "dlpe", quantity, value, unit, f"{rounds.series}; a grid of {plan.grid}³",
+            limits=smaller_grid(plan.grid), command=plan.command, weights=plan.weights,
+            precision=rounds.precision,
+        )  # fmt: skip
+
+
+def _notes(rounds: _Rounds) -> Iterator[str]:
+    last = rounds.studies[-1]
+    counts = last.counts
+    reading = statistics.median(study.read_s for study in rounds.studies)
+    yield (
+        f"The study is a generated DICOM series in the page cache: {rounds.series}. "
+        f"{counts['passes']} of {counts['published_passes']} passes of networks, "
+        f"{counts['slabs']} slabs, at most {counts['most_in_flight']} in flight; "
+        f"{counts['bytes_sent'] / 1e6:.0f} MB sent, {counts['bytes_received'] / 1e6:.0f} MB "
+        f"received, {last.written_bytes / 1e6:.0f} MB written. Reading alone, slice after slice, "
+        f"takes {reading:.2f} s."
+    )
+    if last.flags:
+        yield f"Flags of the result: {', '.join(last.flags)}."
+    if rounds.published:
+        yield (
+            f"The published procedure: PyTorch eager on {rounds.published[-1].threads} threads "
+            "(the faster of one and all cores), one direction after the other, batch 4, full "
+            "sorts, pixels one by one; tube extension in one process (the published program uses "
+            "32). The same normalised volume and weights, in turns with the studies. The deviation "
+            "is that of the window's level in HU; decisions are the voxels of all masks."
+        )

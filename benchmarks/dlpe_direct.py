@@ -1,14 +1,12 @@
-"""The steps of DLPE between its networks, word for word as spec dlpe §6, §7 and §9 define them.
+"""The steps of DLPE between its networks, word for word as spec dlpe §6 and §7 define them.
 
-Full sorts, loops over pixels, sets of voxels: what the benchmark measures the real steps against,
-and what their tests compare them with. It shares no code with them.
+Full sorts, loops over pixels, sets of pixels: those of the published procedure, and what the tests
+of the real steps compare them with. It shares no code with them.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,8 +19,6 @@ Pixel = tuple[int, int]
 """Row (axis 1 of the volume) and column (axis 0)."""
 
 _VISITED_NEXT = ((1, 0), (-1, 0), (0, 1), (0, -1))
-
-_AROUND = [step for step in product((-1, 0, 1), repeat=3) if any(step)]
 
 
 def rank_mask(
@@ -50,21 +46,7 @@ def extend_plane(plane: Mask, ratio: float, cap: int) -> Mask:
             front = {n for p in front for n in neighbours(p)} - whole
             whole |= front
         grown |= whole
-    return _drawn(grown, plane.shape)
-
-
-def extend_plane_corrected(plane: Mask, percent: int, cap: int) -> Mask:
-    """Corrected definition (§7.4) in one plane [x, y]; `percent` is 10 or 20."""
-    image = {(int(y), int(x)) for x, y in np.argwhere(plane)}
-    grown = set(image)
-    for region in parts(image):
-        whole = set(region)
-        rim = np.array(sorted(inner_rim(whole)))
-        longest = max(float(np.hypot(*(rim - p).T).max()) for p in rim)
-        for _ in range(int(min(round(longest), cap) * percent / 200 + 0.5)):
-            whole |= {n for p in whole for n in neighbours(p)}
-        grown |= whole
-    return _drawn(grown, plane.shape)
+    return drawn(grown, plane.shape)
 
 
 def enhance(
@@ -85,36 +67,6 @@ def enhance(
     values[structures > 0] = baseline
     enhanced = np.clip(values - np.float32(baseline) * lung, -0.05, 0.25)
     return enhanced.astype(np.float32, copy=False), baseline, std
-
-
-def refine(mask: Mask, keep: int, lowest_ratio: float) -> Mask:
-    """Connectivity refinement (§9) with sets of voxels; faces count as background."""
-    inner = mask.copy()
-    for axis in range(3):
-        np.moveaxis(inner, axis, 0)[[0, -1]] = 0
-    left = {tuple(p) for p in np.argwhere(inner > 0.5).tolist()}
-    components = []
-    for seed in sorted(left):
-        if seed not in left:
-            continue
-        left.discard(seed)
-        found, waiting = [seed], deque([seed])
-        while waiting:
-            x, y, z = waiting.popleft()
-            for i, j, k in _AROUND:
-                near = (x + i, y + j, z + k)
-                if near in left:
-                    left.discard(near)
-                    found.append(near)
-                    waiting.append(near)
-        components.append(found)
-    components.sort(key=len, reverse=True)
-    kept = np.zeros(mask.shape, np.uint8)
-    for component in components[:keep]:
-        if len(component) < lowest_ratio * len(components[0]):
-            break
-        kept[tuple(np.array(component).T)] = 1
-    return kept
 
 
 def inner_rim(pixels: set[Pixel]) -> set[Pixel]:
@@ -152,7 +104,8 @@ def three_point(visited: list[Pixel]) -> float:
     return max(float(np.hypot(*(points - points[k]).T).max()) for k in thirds)
 
 
-def _drawn(pixels: Iterable[Pixel], shape: tuple[int, ...]) -> Any:
+def drawn(pixels: Iterable[Pixel], shape: tuple[int, ...]) -> Any:
+    """A plane with these pixels 1."""
     plane = np.zeros(shape, np.uint8)
     for y, x in pixels:
         if 0 <= x < shape[0] and 0 <= y < shape[1]:

@@ -20,13 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..catalog import dlpe as catalog
-from ..catalog.dlpe import DIRECTIONS, IMAGE_AXES, RING_CAPS, RING_RATIOS, Task, Tree
-from ..catalog.errors import RepositoryError
-from ..export.recipes import all_inputs, recipe
-from ..preprocessing.workers import cores
+from hilum.catalog import dlpe as catalog
+from hilum.catalog.dlpe import DIRECTIONS, IMAGE_AXES, RING_CAPS, RING_RATIOS, Task, Tree
+from hilum.catalog.errors import RepositoryError
+from hilum.export.recipes import all_inputs, recipe
+from hilum.preprocessing.workers import cores
+
 from . import dlpe_direct as direct
-from .runs import onnx_run, torch_core
+from .runs import served_run, torch_core
 
 BATCH = 4
 
@@ -102,12 +103,12 @@ def check_same(networks: Networks, repository: Path, weights: str) -> None:
         with torch.inference_mode():
             samples = all_inputs(how.core_input(network, network.sizes, given))
             wanted = how.outputs(network, core(*samples))["probability"]
-        found = onnx_run(network, repository, ["probability"])(given)["probability"]
+        found = served_run(network, repository, ["probability"])(given)["probability"]
         if np.abs(found.astype(np.float32) - wanted).max() > SAME:
             raise RepositoryError(
                 f"{network.model} in {repository} has other weights than those of --weights "
-                f"{weights}, so results cannot be compared; export it anew, or let this command do "
-                "it (leave out --repository)"
+                f"{weights}, so results cannot be compared; export it again, or let this command "
+                "do it (leave out --repository)"
             )
 
 

@@ -10,24 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..client import Client
-from ..client.memory import keep_large_buffers
-from ..client.pipelines import PIPELINES
-from ..client.pipelines.dlpe_options import Options
-from ..client.pipelines.dlpe_result import DlpeResult
-from ..preprocessing.series import open_series
-from .instrument.watched import Asked, Watched
-from .memory import peak_bytes
+from hilum.client import Client
+from hilum.client.malloc import keep_large_buffers
+from hilum.preprocessing.reading.series import open_series
+from hilum.systems.dlpe.files import write_files, write_pictures
+from hilum.systems.dlpe.options import Options
+from hilum.systems.dlpe.result import DlpeResult
 
-NAME = "0001"
-"""Of the study's files."""
+from .memory import peak_bytes
 
 DEADLINE_S = 1800.0
 """For one request: a slab of the published grid takes long on few cores."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Outcome:
     """One study.
 
     Attributes
@@ -51,9 +48,6 @@ class Measured:
     timings: dict[str, float]
     counts: dict[str, int]
     transport: str
-    asked: dict[str, Asked]
-    passes: dict[str, int]
-    local_s: float
     start_bytes: int
     peak_bytes: int
     flags: tuple[str, ...]
@@ -63,7 +57,7 @@ class Measured:
 
 
 class Study:
-    """Runs one study; for a process of its own, see `processes.apart`.
+    """Runs one study; for a process of its own, see `memory.apart`.
 
     Parameters
     ----------
@@ -78,36 +72,24 @@ class Study:
         self._url, self._series = url, series
         self._options = Options(grid=grid)
 
-    def run(self, out: Path) -> Measured:
+    def run(self, out: Path) -> Outcome:
         """Run the study and write its files into a folder."""
         read_s = self._read()
         start_bytes = peak_bytes()
         with Client(self._url, deadline_s=DEADLINE_S) as client:
-            watched = Watched(client)
             start = time.perf_counter()
-            steps = PIPELINES["dlpe"].study(self._series, self._options)
-            result: Any = watched.drive(steps)
+            result: Any = client.run("dlpe", self._series, options=self._options)
             seconds = time.perf_counter() - start
         write_s = _write(result, out)
         found = result.enhancement
-        return Measured(
-            seconds=seconds,
-            read_s=read_s,
-            write_s=write_s,
+        return Outcome(
+            seconds=seconds, read_s=read_s, write_s=write_s,
             written_bytes=sum(p.stat().st_size for p in out.rglob("*") if p.is_file()),
-            timings=dict(result.timings),
-            counts=dict(result.counts),
-            transport=result.transport,
-            asked=dict(watched.asked),
-            passes=dict(watched.passes),
-            local_s=watched.local_s,
-            start_bytes=start_bytes,
-            peak_bytes=peak_bytes(),
-            flags=result.flags,
-            masks=dict(result.masks),
-            level=float("nan") if found is None else found.window_level,
+            timings=dict(result.timings), counts=dict(result.counts), transport=result.transport,
+            start_bytes=start_bytes, peak_bytes=peak_bytes(), flags=result.flags,
+            masks=dict(result.masks), level=float("nan") if found is None else found.window_level,
             width=float("nan") if found is None else found.window_width,
-        )
+        )  # fmt: skip
 
     def _read(self) -> float:
         start = time.perf_counter()
@@ -120,8 +102,8 @@ class Study:
 def _write(result: DlpeResult, out: Path) -> dict[str, float]:
     out.mkdir(parents=True, exist_ok=True)
     times = [time.perf_counter()]
-    result.write_files(out, NAME)
+    write_files(result, out)
     times.append(time.perf_counter())
-    result.write_pictures(out, NAME, result.weights_note)
+    write_pictures(result, out, result.weights_note)
     times.append(time.perf_counter())
     return {"write files": times[1] - times[0], "write pictures": times[2] - times[1]}

@@ -6,32 +6,29 @@ for each system or for mixed traffic of several, in interleaved rounds against o
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ..catalog.errors import InputError
+from hilum.catalog.errors import InputError
+
 from .instrument.arrivals import Recorded, fixed, poisson, replay
 from .instrument.counters import Watch
 from .instrument.deployment import Choice, Deployment, Progress, deployed
-from .instrument.loops import WarmUp, Way, interleave, warmed
+from .instrument.loops import WarmUp, Way, warmed
 from .instrument.machine import machine
-from .instrument.record import Arrivals, Lane, Record, Round
-from .instrument.record import write as write_record
-from .instrument.statistics import summarise
+from .instrument.record import Arrivals, Record, new_record
 from .instrument.subject import Subject, closed_way, open_way, subjects
+from .instrument.variant import Variant
+from .instrument.variant import measure as measure_variants
 from .instrument.where import by_system, where
-from .instrument.workloads import Workload, workload
-from .pages.page import write_page
-from .pages.tables import markdown
+from .instrument.workloads import Workload
+from .systems import workload
 
 SHARE = 0.7
 """Of what the warm-up bore: the arrival rate of the open loop where none is given. A server that
-is loaded more has queues that a run of this length does not tell from a growing one."""
+is loaded more has queues that a run of this length does not separate from a growing one."""
 
 LEAST_ARRIVALS = 5
 """Of a round of an open loop, on average: rounds at low rates are longer than others."""
@@ -52,7 +49,7 @@ class Plan:
         Shares of mixed traffic by system.
     concurrencies, rates
         Lanes of closed and open loops; where neither is given nor a replay, closed loops with
-        `DEFAULT_CONCURRENCIES` and an open one at `SHARE` of what they bear.
+        `DEFAULT_CONCURRENCIES` and an open one at `SHARE` of what they sustain.
     replayed
         File of recorded arrivals.
     seconds
@@ -113,20 +110,6 @@ def setting(*, quick: bool, seconds: float | None, rounds: int | None) -> dict[s
     return {n: u if g is None else g for n, u, g in zip(names, usual, given, strict=True)}
 
 
-@dataclass(frozen=True, slots=True)
-class Drive:
-    """One lane before it is measured."""
-
-    name: str
-    subject: Subject
-    concurrency: int
-    way: Way
-    warm_up: WarmUp
-    arrivals: Arrivals | None = None
-    rate: float | None = None
-    notes: tuple[str, ...] = ()
-
-
 def measure(plan: Plan, progress: Progress) -> Record:
     """Measure what the plan says.
 
@@ -144,38 +127,21 @@ def measure(plan: Plan, progress: Progress) -> Record:
     _check_recorded(recorded, plan)
     with deployed(plan.choice, loads, progress) as there:
         found = subjects(loads, plan.mix, there, progress)
-        drives = [d for s in found for d in _drives(plan, s, recorded, progress)]
         models = tuple(dict.fromkeys(m for load in loads for m in load.counted))
         watch = Watch(there.client, models, there.metrics_url)
-        ways = {d.name: watch.over(d.name, d.way) for d in drives}
-        measured = interleave(ways, plan.rounds, progress)
-        lanes = tuple(_lane(plan, d, measured[d.name], watch, there) for d in drives)
+        how = _How(plan, recorded, there, watch)
+        variants = [v for s in found for v in _variants(how, s, progress)]
+        lanes = measure_variants(variants, plan.rounds, progress)
         tables = {
             "where": tuple(where(lane) for lane in lanes),
             "by_system": tuple(row for lane in lanes for row in by_system(lane)),
             "server_metrics": tuple(watch.gauges()),
         }
-    return Record(
-        kind="load",
-        title=f"{' and '.join(s.name for s in found)} under load",
-        command=plan.command,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        hilum_version=importlib.metadata.version("hilum"),
-        machine=before,
-        server=there.server,
-        lanes=lanes,
-        tables={name: rows for name, rows in tables.items() if rows},
-        notes=_notes(plan, loads),
-    )
-
-
-def write(record: Record, folder: Path) -> str:
-    """Write ``bench.json``, ``bench.md`` and the page with its figures; returns the Markdown."""
-    write_record(record, folder / "bench.json")
-    text = markdown(record)
-    (folder / "bench.md").write_text(text, encoding="utf-8")
-    write_page(record, folder)
-    return text
+    return new_record(
+        "load", f"{' and '.join(s.name for s in found)} under load", plan.command, before,
+        server=there.server, lanes=lanes,
+        tables={name: rows for name, rows in tables.items() if rows}, notes=_notes(plan, loads),
+    )  # fmt: skip
 
 
 def _check_recorded(recorded: Recorded | None, plan: Plan) -> None:
@@ -196,47 +162,58 @@ class _Warmth:
     progress: Progress
     found: dict[int, WarmUp] = field(default_factory=dict)
 
-    def at(self, concurrency: int) -> WarmUp:
-        """What the warm-up took; no tasks for any but the first to ask, whose they are."""
+    def at(self, concurrency: int) -> tuple[WarmUp, int]:
+        """What the warm-up took; its tasks belong to the first that asks, others get 0."""
         if concurrency in self.found:
-            return dataclasses.replace(self.found[concurrency], tasks=0)
-        self.progress(f"warm-up: {self.subject.name}, {concurrency} in work")
+            return self.found[concurrency], 0
+        self.progress(f"warm-up: {self.subject.name}, {concurrency} at once")
         task, _ = self.subject.turn(self.plan.seed)
-        self.found[concurrency] = warmed(
-            task, concurrency=concurrency, most_seconds=self.plan.warm_up_seconds
-        )
-        return self.found[concurrency]
+        found = warmed(task, concurrency=concurrency, most_seconds=self.plan.warm_up_seconds)
+        self.found[concurrency] = found
+        return found, found.tasks
 
     @property
-    def borne(self) -> float:
+    def most(self) -> float:
         """Tasks per second of the fastest."""
         return max(found.per_second for found in self.found.values())
 
 
-def _drives(
-    plan: Plan, subject: Subject, recorded: Recorded | None, progress: Progress
-) -> Iterator[Drive]:
-    """The lanes of a subject, each warmed up."""
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What the variants of all subjects have in common."""
+
+    plan: Plan
+    recorded: Recorded | None
+    there: Deployment
+    watch: Watch
+
+
+def _variants(how: _How, subject: Subject, progress: Progress) -> Iterator[Variant]:
+    """The loads of a subject, each warmed up."""
+    plan, recorded = how.plan, how.recorded
     warmth = _Warmth(subject, plan, progress)
     for c in plan.concurrencies or (DEFAULT_CONCURRENCIES if plan.default_loops else ()):
         way = closed_way(subject, c, plan.seconds, plan.seed)
-        yield Drive(f"{subject.name}, closed loop, {c} in work", subject, c, way, warmth.at(c))
+        name = f"{subject.name}, closed loop, {c} in flight"
+        yield _variant(how, subject, name, way, warmth.at(c), concurrency=c)
     if recorded is None and not plan.rates and not plan.default_loops:
         return
     most = min(max((*warmth.found, *DEFAULT_CONCURRENCIES)), subject.workers)
     warm, rates, notes = warmth.at(most), tuple(plan.rates), ()
     if plan.default_loops:
-        rates = (float(f"{SHARE * warmth.borne:.2g}"),)
-        notes = (f"the rate is {SHARE:.0%} of what the server bore in the warm-up",)
+        rates = (float(f"{SHARE * warmth.most:.2g}"),)
+        notes = (f"the rate is {SHARE:.0%} of what the server did in the warm-up",)
     for rate in rates:
         way = open_way(subject, _schedule(plan, rate), plan.seed)
         name = f"{subject.name}, open loop, {plan.arrivals}, {rate:g}/s"
-        yield Drive(name, subject, subject.workers, way, warm, plan.arrivals, rate, notes)
+        yield _variant(
+            how, subject, name, way, warm, arrivals=plan.arrivals, rate=rate, notes=notes
+        )
         warm = warmth.at(most)
     if recorded is not None:
         way = open_way(subject, lambda _: recorded.seconds, plan.seed, recorded.systems)
         name = f"{subject.name}, open loop, replayed"
-        yield Drive(name, subject, subject.workers, way, warm, "replay", recorded.rate)
+        yield _variant(how, subject, name, way, warm, arrivals="replay", rate=recorded.rate)
 
 
 def _schedule(plan: Plan, rate: float) -> Callable[[int], tuple[float, ...]]:
@@ -246,45 +223,36 @@ def _schedule(plan: Plan, rate: float) -> Callable[[int], tuple[float, ...]]:
     return lambda number: poisson(rate, seconds, plan.seed + number)
 
 
-def _lane(
-    plan: Plan, drive: Drive, rounds: tuple[Round, ...], watch: Watch, there: Deployment
-) -> Lane:
-    subject, notes = drive.subject, list(drive.notes)
-    first = dataclasses.replace(rounds[0], warm_up=drive.warm_up.tasks)
-    rounds = (first, *rounds[1:])
-    if drive.warm_up.tasks:
-        notes.append(f"tasks of warm-up, left out: {drive.warm_up.tasks}")
-    if not drive.warm_up.steady:
-        notes.append(
-            f"latencies were not steady by the rule MSER-5 after {drive.warm_up.seconds:.0f} s of "
-            "warm-up"
+def _variant(
+    how: _How,
+    subject: Subject,
+    name: str,
+    way: Way,
+    warm: tuple[WarmUp, int],
+    *,
+    concurrency: int | None = None,
+    arrivals: Arrivals | None = None,
+    rate: float | None = None,
+    notes: tuple[str, ...] = (),
+) -> Variant:
+    plan, moved = how.plan, subject.moved
+    found, tasks = warm
+    if tasks:
+        notes = (*notes, f"tasks of warm-up, left out: {tasks}")
+    if not found.steady:
+        notes = (
+            *notes,
+            f"latencies were not steady by the rule MSER-5 after {found.seconds:.0f} s of warm-up",
         )
-    if restarts := watch.restarts_of(drive.name):
-        notes.append(
-            f"in {restarts} of {len(rounds)} rounds the server was restarted or did not tell its "
-            "counts; these rounds are not in the server's counts"
-        )
-    bytes_ = subject.moved
-    return Lane(
-        name=drive.name,
-        systems=subject.shares,
-        loop="closed" if drive.arrivals is None else "open",
-        unit=subject.unit,
-        units=subject.units,
-        concurrency=drive.concurrency,
-        transport=there.client.transport or "grpc",
-        weights=there.weights,
-        precision=there.precision,
-        rounds=rounds,
-        summary=summarise(rounds, subject.units),
-        rate=drive.rate,
-        arrivals=drive.arrivals,
-        seed=plan.seed if drive.arrivals == "poisson" or plan.mix else None,
-        sent_bytes=bytes_ and bytes_.sent_bytes,
-        received_bytes=bytes_ and bytes_.received_bytes,
-        counters=watch.counts_of(drive.name),
-        notes=tuple(notes),
-    )
+    return Variant(
+        name=name, systems=subject.shares, way=way, loop="closed" if arrivals is None else "open",
+        unit=subject.unit, units=subject.units, concurrency=concurrency or subject.workers,
+        transport=how.there.client.transport or "grpc", weights=how.there.weights,
+        precision=how.there.precision, rate=rate, arrivals=arrivals,
+        seed=plan.seed if arrivals == "poisson" or plan.mix else None,
+        sent_bytes=moved and moved.sent_bytes, received_bytes=moved and moved.received_bytes,
+        notes=notes, warm_up=tasks, watch=how.watch,
+    )  # fmt: skip
 
 
 def _notes(plan: Plan, loads: Sequence[Workload]) -> tuple[str, ...]:

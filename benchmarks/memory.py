@@ -1,12 +1,17 @@
-"""How much memory processes hold, from the kernel's own counts (Linux)."""
+"""Objects in processes of their own, and how much memory processes hold (Linux)."""
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.managers import BaseManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from hilum.preprocessing.workers import follow_parent
 
 _PROC = Path("/proc")
 
@@ -63,14 +68,6 @@ class SessionMemory:
         self._sample()
         self.upper_bound = sum(peak_bytes(pid) for pid in session(self._session))
 
-    def report(self) -> dict[str, int]:
-        """What was found, ready for JSON."""
-        return {
-            "processes": self.processes,
-            "sampled_peak_bytes": self.sampled_peak,
-            "upper_bound_bytes": self.upper_bound,
-        }
-
     def _look(self) -> None:
         while not self._end.wait(_LOOK_S):
             self._sample()
@@ -97,3 +94,29 @@ def _leader(process: Path) -> int | None:
     except OSError:
         return None  # gone meanwhile
     return int(stat.rpartition(")")[2].split()[3])  # after the name, which may hold anything
+
+
+class _Manager(BaseManager):
+    """The process."""
+
+
+@contextlib.contextmanager
+def apart(kind: Callable[..., Any], *arguments: object) -> Iterator[Any]:
+    """Make an object in a fresh process; it ends with the context.
+
+    Parameters
+    ----------
+    kind
+        A class of a module. What its public methods take and return is copied between the
+        processes, and so are their exceptions.
+
+    Yields
+    ------
+    A stand-in for the object, with its methods.
+    """
+    name = kind.__name__
+    _Manager.register(name, kind)
+    process = _Manager(ctx=multiprocessing.get_context("spawn"))
+    process.start(follow_parent)
+    with process as manager:
+        yield getattr(manager, name)(*arguments)

@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from ..catalog import SYSTEMS, Network, System
-from ..catalog import dlpe as dlpe_catalog
-from ..catalog.errors import InputError, RepositoryError
-from ..export.certificate import MODEL_FILE, as_exported, read_certificate
-from ..export.networks.dlpe import task_of
-from ..export.recipes import Arrays, recipe
-from ..preprocessing.dlpe_space import normalise_signal
-from ..preprocessing.phantom_ct import chest_ct
+from hilum.catalog import SYSTEMS, Network, System
+from hilum.catalog import dlpe as dlpe_catalog
+from hilum.catalog.errors import InputError, RepositoryError
+from hilum.export.certificate import MODEL_FILE, as_exported, read_certificate
+from hilum.export.recipes import Arrays, recipe
+from hilum.export.systems.dlpe.network import task_of
+from hilum.preprocessing.dlpe.space import normalise_signal
+from hilum.preprocessing.phantoms.ct import chest_ct
+
+from .systems import described
 
 INPUTS = 4
-"""Generated inputs that every lane works on in turn."""
+"""Generated inputs that every variant works on in turn."""
 
 FIRST_SEED = 300
 """Of the inputs; exports are fitted to, and compared on, those of other seeds."""
-
-UNITS: Mapping[str, str] = MappingProxyType(
-    {
-        "cxr-severity": "image",
-        "covid-mtl": "volume",
-        "ct-angel": "slice",
-        "ct-classifier": "slice",
-        "dlpe": "slice",
-        "lungmask": "slice",
-    }
-)
-"""What one task works on, by system; "input" for others."""
-
-USUAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "cxr-severity": ("lung", "pspnet", "manet"),
-        "covid-mtl": ("dual",),
-        "ct-angel": ("lesion",),
-        "ct-classifier": ("raw_hu",),
-        "dlpe": ("lung_z",),
-        "lungmask": ("r231",),
-    }
-)
-"""Networks that stand for a system unless others are named; the first one for other systems."""
 
 SLAB, QUICK_SLAB = (8, 512), (4, 256)
 """Slices of a DLPE slab and voxels along their sides."""
@@ -105,7 +81,8 @@ def chosen_networks(system: str, names: tuple[str, ...]) -> tuple[System, tuple[
     if system not in SYSTEMS:
         raise InputError(f"there is no system {system!r}; there are {', '.join(SYSTEMS)}")
     declared = SYSTEMS[system]
-    chosen = names or USUAL.get(system, (declared.networks[0].name,))
+    about = described(system)
+    chosen = names or ((declared.networks[0].name,) if about is None else about.networks)
     try:
         return declared, tuple(declared.network(name) for name in chosen)
     except KeyError as unknown:
@@ -128,20 +105,13 @@ def subject(system: System, declared: Network, repository: Path, *, quick: bool)
         )
     served = as_exported(declared, certificate)
     network = replace(served, sizes={**served.sizes, **certificate["sizes"]})
-    weights = certificate["weights"]
+    weights, about = certificate["weights"], described(system.name)
     inputs, units = _inputs(system, network, quick)
     return Subject(
-        system,
-        network,
-        repository / declared.model / "1" / MODEL_FILE,
-        weights["source"],
-        str(certificate["precision"]),
-        UNITS.get(system.name, "input"),
-        units,
-        inputs,
-        used_outputs(system, declared),
-        weights["kind"] == "user file",
-    )
+        system, network, repository / declared.model / "1" / MODEL_FILE, weights["source"],
+        str(certificate["precision"]), "input" if about is None else about.unit, units, inputs,
+        used_outputs(system, declared), weights["kind"] == "user file",
+    )  # fmt: skip
 
 
 def used_outputs(system: System, network: Network) -> tuple[str, ...]:

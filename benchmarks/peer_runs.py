@@ -22,17 +22,17 @@ import torch
 from torch import Tensor, nn
 from tritonclient.grpc import model_config_pb2
 
-from ..export.recipes import Arrays, all_inputs, recipe
-from ..server.machine import cores
-from ..server.stage import Resources, configure
+from hilum.export.recipes import Arrays, all_inputs, recipe
+from hilum.server.machine import cores
+from hilum.server.runtime_repository import Resources, configure
+
+from .instrument.variant import IN_PROCESS
 from .peer_networks import Subject
 from .runs import Run, torch_core
 
 EAGER, COMPILED = "PyTorch eager, as published", "PyTorch compiled"
 ORT, ORT_AS_SERVED = "ONNX Runtime in process", "ONNX Runtime in process, set as in the server"
 OPENVINO, OPENVINO_BF16 = "OpenVINO in process", "OpenVINO in process, bfloat16"
-
-IN_PROCESS = "in process"
 
 Core = Callable[[], nn.Module]
 """Gives the network in PyTorch, always the same one."""
@@ -51,7 +51,7 @@ class Peer:
     threads
         How many it may use, in words.
     concurrency
-        Tasks in work at once.
+        Tasks in flight at once.
     notes
         What a reader must know about it.
     """

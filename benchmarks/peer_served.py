@@ -11,14 +11,15 @@ from pathlib import Path
 import tritonclient.http
 from tritonclient.utils import np_to_triton_dtype
 
-from ..catalog.errors import InferenceFailed
-from ..client import Client
-from ..export.recipes import Arrays
-from ..server.assemble import networks_use_gpus
-from ..server.find import find_server
-from ..server.launcher import TritonServer
-from ..server.machine import cores
-from ..server.stage import Resources
+from hilum.catalog.errors import InferenceFailed
+from hilum.client import Client
+from hilum.export.recipes import Arrays
+from hilum.server.backend_folder import networks_use_gpus
+from hilum.server.binary import find_server
+from hilum.server.launcher import TritonServer
+from hilum.server.machine import cores
+from hilum.server.runtime_repository import Resources
+
 from .peer_networks import Subject
 from .peer_runs import Peer
 from .runs import Run
@@ -27,7 +28,7 @@ GRPC, SHM, HTTP = "Triton, gRPC", "Triton, shared memory", "Triton, HTTP"
 AS_SERVED = "Triton as Hilum sets it, shared memory"
 
 IN_FLIGHT = 4
-"""Tasks in work at once of the lane that shows what a deployment gives."""
+"""Tasks in flight at once of the lane that shows what a deployment gives."""
 
 DEADLINE_S = 600.0
 
@@ -79,7 +80,7 @@ def servers(subject: Subject, repository: Path, shapes: Shapes) -> Iterator[tupl
             HTTP: (http_run, "http"),
         }
         peers = [
-            Peer(name, run, transport, subject.precision, _told(1, cores()))
+            Peer(name, run, transport, subject.precision, _settings(1, cores()))
             for name, (run, transport) in runs.items()
         ]
         about = over_shm.describe()
@@ -106,28 +107,24 @@ def _chosen(subject: Subject) -> tuple[int, int]:
     return found.instances, found.threads
 
 
-def _told(instances: int, threads: int) -> str:
+def _settings(instances: int, threads: int) -> str:
     return f"{instances} instance{'s' * (instances > 1)} × {threads} threads, no spinning"
 
 
 def _several(subject: Subject, run: Run, instances: int, threads: int) -> Peer:
-    """What a deployment gives: several tasks in work at once."""
+    """What a deployment gives: several tasks in flight at once."""
     name = f"{AS_SERVED}, {IN_FLIGHT} in flight"
-    told = _told(instances, threads)
-    return Peer(name, run, "shm", subject.precision, told, IN_FLIGHT)
+    settings = _settings(instances, threads)
+    return Peer(name, run, "shm", subject.precision, settings, IN_FLIGHT)
 
 
 def _server(
     subject: Subject, repository: Path, *, instances: int | None, threads: int | None
 ) -> TritonServer:
     return TritonServer(
-        repository,
-        models=[subject.network.model],
-        instances=instances,
-        threads=threads,
-        http=True,
+        repository, models=[subject.network.model], instances=instances, threads=threads, http=True,
         grace=0,
-    )
+    )  # fmt: skip
 
 
 def _client(server: TritonServer, transport: str) -> Client:

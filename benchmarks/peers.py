@@ -1,47 +1,48 @@
 """One network, several ways of running it, in one run: same weights, same inputs, by turns.
 
 PyTorch eager (as the publications' programs run it) and compiled, ONNX Runtime and OpenVINO in this
-process, pytriton's Python serving, and Triton as Hilum serves it over gRPC, shared memory and HTTP.
-Every lane is compared with ONNX Runtime in FP32, so that no speed is bought with another result.
+process, and Triton as Hilum serves it over gRPC, shared memory and HTTP.
+Every variant is compared with ONNX Runtime in FP32, so that no speed is bought with another result.
 Each may use all cores, and rests while another is measured.
 """
 
 from __future__ import annotations
 
 import contextlib
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..catalog import Network, System
-from ..catalog.errors import InferenceFailed
-from ..export.certificate import MODEL_FILE
-from ..export.recipes import Arrays, recipe
-from . import overhead
+from hilum.catalog import Network, System
+from hilum.catalog.errors import InferenceFailed
+from hilum.export.certificate import MODEL_FILE
+from hilum.export.recipes import Arrays, recipe
+
 from .accuracy import compare
-from .idle import busy_cores
 from .instrument.counters import Watch
-from .instrument.loops import Task, Way, closed_loop, interleave, warmed
+from .instrument.loops import Task, warmed
 from .instrument.machine import machine
-from .instrument.record import Deviation, Lane, Record, Round
-from .instrument.statistics import ratio, summarise, throughputs
+from .instrument.record import Lane, Record, Round, new_record
+from .instrument.statistics import latencies, ratio, throughputs
+from .instrument.variant import IN_PROCESS, Variant, closed
+from .instrument.variant import measure as measure_variants
 from .peer_networks import Subject, chosen_networks, subject
-from .peer_pytriton import PYTRITON, python_serving
-from .peer_runs import IN_PROCESS, ORT, ORT_AS_SERVED, LeftOut, Peer, in_process, reference_run
+from .peer_runs import ORT, ORT_AS_SERVED, LeftOut, Peer, in_process, reference_run
 from .peer_served import Served, servers
 from .runs import Progress, Run, exported
+from .systems import described
+
+ADDED = (
+    "Overhead: the same session on both sides, one instance, all cores, threads that do not spin, "
+    "one task at a time; in process with ONNX Runtime's memory arena. Bytes are those of the "
+    "tensors of one task. In the server: queue, copies and computing by Triton's own statistics, "
+    "a mean. Ratios are medians over rounds with 95 % intervals: of throughput in the table of "
+    "peers, of latency in that of the overhead."
+)
 
 REFERENCE = "ONNX Runtime, FP32"
-
-PROCEDURES: Mapping[str, str] = {
-    name: f"hilum bench {name}" for name in ("cxr-severity", "ct-angel", "ct-classifier", "dlpe")
-}
-"""What measures a system's published procedure from end to end."""
-
-_IDLE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ class Plan:
     repository
         Holds the exported networks; None: they are exported for the run.
     weights
-        "random" or "store": where the PyTorch lanes, and an export, take weights from.
+        "random", "reference" or "store": where the PyTorch lanes, and an export, take weights from.
     """
 
     system: str
@@ -105,21 +106,17 @@ def measure(plan: Plan, progress: Progress) -> Record:
     with exported(system, names, plan.repository, plan.weights, progress) as folder:
         for network in networks:
             _measure_one(plan, system, network, folder, found, progress)
-    procedure = PROCEDURES.get(plan.system)
-    if procedure is not None:
-        found.notes.append(f"The published procedure, from file to result: `{procedure}`.")
-    return Record(
-        kind="peers",
-        title=f"{system.title}: peers",
-        command=plan.command,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        hilum_version=version("hilum"),
-        machine=before,
-        server=found.server,
+    about = described(plan.system)
+    if about is not None and about.procedure:
+        found.notes.append(
+            f"The published procedure, from file to result: `hilum bench {plan.system}`."
+        )
+    return new_record(
+        "peers", f"{system.title}: peers", plan.command, before, server=found.server,
         lanes=tuple(found.lanes),
         tables={"peers": tuple(found.rows), "overhead": tuple(found.overhead)},
-        notes=tuple(dict.fromkeys(found.notes)),
-    )
+        notes=(ADDED, *dict.fromkeys(found.notes)),
+    )  # fmt: skip
 
 
 def _measure_one(
@@ -143,19 +140,15 @@ def _measure_one(
             except LeftOut as why:
                 found.notes.append(f"{name} is left out: {why}.")
         progress(f"{network.name}: start the servers")
-        try:
-            peers.append(stack.enter_context(python_serving(chosen)))
-        except LeftOut as why:
-            found.notes.append(f"{PYTRITON} is left out: {why}.")
         started = stack.enter_context(servers(chosen, repository, shapes))
         found.server = {k: v for k, v in started[0].about.items() if k in ("name", "version")}
         if started[0].on_gpu:
             found.notes.append(
-                "The server computed on a GPU, the lanes in this process on the CPU: their ratio "
-                "is that of the devices, not of Triton."
+                "The server computed on a GPU, the variants in this process on the CPU: their "
+                "ratio is that of the devices, not of Triton."
             )
         measured = _lanes(plan, chosen, peers, started, wanted, found.notes, progress)
-    _tell(chosen, measured, found)
+    _add(chosen, measured, found)
 
 
 @contextlib.contextmanager
@@ -182,58 +175,51 @@ def _lanes(
     """Measure all peers of one network by turns; lanes by the peer's name."""
     name = chosen.network.name
     watches = {p.name: Watch(s.client, (chosen.network.model,)) for s in started for p in s.peers}
-    ready: dict[str, _Ready] = {}
+    ready: dict[str, Variant] = {}
     for peer in (*peers, *(p for s in started for p in s.peers)):
         progress(f"{name}: compare and warm up {peer.name}")
         try:
-            ready[peer.name] = _prepare(plan, chosen, peer, wanted, watches.get(peer.name))
+            ready[peer.name] = _prepare(plan, chosen, peer, wanted, watches.get(peer.name), notes)
         except InferenceFailed as error:
             if peer.name in (ORT, ORT_AS_SERVED):
                 raise  # all others are compared with it
             notes.append(f"{name}, {peer.name} is left out: {error}.")
-            continue
-        if ready[peer.name].other_result:
-            notes.append(
-                f"{name}, {peer.name} GIVES ANOTHER RESULT than the reference, beyond what "
-                "rounding explains; its speed is no comparison."
-            )
-    busy = busy_cores(_IDLE_S)
-    if busy is not None:
-        notes.append(
-            f"{name}: with all lanes ready and none measured, their processes kept {busy:.2f} "
-            "cores busy."
-        )
-    ways = {peer: _way(found, chosen, plan.tasks) for peer, found in ready.items()}
-    rounds = interleave(ways, plan.rounds, lambda told: progress(f"{name}, {told}"))
-    return {p: _lane(chosen, found, rounds[p], plan.weights) for p, found in ready.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """A peer that was compared and is warm; `received` are bytes, None in process."""
-
-    peer: Peer
-    deviation: Deviation
-    other_result: bool
-    received: int | None
-    warm_up: int
-    watch: Watch | None
+    return dict(
+        zip(ready, measure_variants(list(ready.values()), plan.rounds, progress), strict=True)
+    )
 
 
 def _prepare(
-    plan: Plan, chosen: Subject, peer: Peer, wanted: Sequence[Arrays], watch: Watch | None
-) -> _Ready:
+    plan: Plan,
+    chosen: Subject,
+    peer: Peer,
+    wanted: Sequence[Arrays],
+    watch: Watch | None,
+    notes: list[str],
+) -> Variant:
+    """Compare a peer with the reference, and warm it up."""
+    name = f"{chosen.network.name}: {peer.name}"
     unbounded = recipe(chosen.system).core_signature(chosen.network).unbounded
     given = [peer.run(inputs) for inputs in chosen.inputs]
     found = compare(chosen.network, unbounded, given, wanted, REFERENCE)
-    received = None
-    if peer.transport != IN_PROCESS:
-        received = sum(array.nbytes for array in given[0].values())
+    if found.other_result:
+        notes.append(
+            f"{name} GIVES ANOTHER RESULT than the reference, beyond what rounding explains; its "
+            "speed is no comparison."
+        )
     seconds, most = (2.0, 20) if plan.quick else (20.0, 100)
-    warm = warmed(
-        _task(peer, chosen), concurrency=peer.concurrency, most_tasks=most, most_seconds=seconds
-    )
-    return _Ready(peer, found.deviation, found.other_result, received, warm.tasks, watch)
+    task, c = _task(peer, chosen), peer.concurrency
+    warm = warmed(task, concurrency=c, most_tasks=most, most_seconds=seconds)
+    served = peer.transport != IN_PROCESS
+    return Variant(
+        name=name, systems={chosen.system.name: 1.0},
+        way=closed(task, concurrency=c, tasks=max(plan.tasks, 2 * c)), unit=chosen.unit,
+        units=chosen.units, concurrency=c, transport=peer.transport, weights=plan.weights,
+        precision=peer.precision, sent_bytes=chosen.sent_bytes if served else None,
+        received_bytes=sum(array.nbytes for array in given[0].values()) if served else None,
+        deviation=found.deviation, notes=(peer.threads, f"weights: {chosen.weights}", *peer.notes),
+        warm_up=warm.tasks, watch=watch,
+    )  # fmt: skip
 
 
 def _task(peer: Peer, chosen: Subject) -> Task:
@@ -243,39 +229,7 @@ def _task(peer: Peer, chosen: Subject) -> Task:
     return task
 
 
-def _way(ready: _Ready, chosen: Subject, tasks: int) -> Way:
-    peer, task = ready.peer, _task(ready.peer, chosen)
-    count = max(tasks, 2 * peer.concurrency)
-
-    def way(number: int) -> Round:
-        return closed_loop(task, concurrency=peer.concurrency, tasks=count, first=number * count)
-
-    return way if ready.watch is None else ready.watch.over(peer.name, way)
-
-
-def _lane(chosen: Subject, ready: _Ready, rounds: Sequence[Round], weights: str) -> Lane:
-    peer = ready.peer
-    return Lane(
-        name=f"{chosen.network.name}: {peer.name}",
-        systems={chosen.system.name: 1.0},
-        loop="closed",
-        unit=chosen.unit,
-        units=chosen.units,
-        concurrency=peer.concurrency,
-        transport=peer.transport,
-        weights=weights,
-        precision=peer.precision,
-        rounds=(replace(rounds[0], warm_up=ready.warm_up), *rounds[1:]),
-        summary=summarise(rounds, chosen.units),
-        sent_bytes=None if ready.received is None else chosen.sent_bytes,
-        received_bytes=ready.received,
-        counters={} if ready.watch is None else ready.watch.counts_of(peer.name),
-        deviation=ready.deviation,
-        notes=(peer.threads, f"weights: {chosen.weights}", *peer.notes),
-    )
-
-
-def _tell(chosen: Subject, lanes: Mapping[str, Lane], found: _Collected) -> None:
+def _add(chosen: Subject, lanes: dict[str, Lane], found: _Collected) -> None:
     """Add lanes and rows of one network."""
     network, best = chosen.network, lanes[ORT]
     own = throughputs(best.rounds, best.units)
@@ -285,23 +239,51 @@ def _tell(chosen: Subject, lanes: Mapping[str, Lane], found: _Collected) -> None
         assert lane.deviation is not None  # noqa: S101 - every lane here was compared
         found.rows.append(
             {
-                "network": network.name,
-                "lane": name,
-                "in_flight": lane.concurrency,
-                "unit": lane.unit,
-                "per_second": lane.summary.per_second.value,
-                "ratio": times.value,
-                "ratio_low": times.low,
-                "ratio_high": times.high,
-                "p50_ms": 1e3 * lane.summary.latency_s["50"].value,
-                "precision": lane.precision,
-                "largest_deviation": lane.deviation.largest,
-                "differing": lane.deviation.differing,
-                "decisions": lane.deviation.of,
-                "threads": lane.notes[0],
+                "network": network.name, "lane": name, "in_flight": lane.concurrency,
+                "unit": lane.unit, "per_second": lane.summary.per_second.value,
+                "ratio": times.value, "ratio_low": times.low, "ratio_high": times.high,
+                "p50_ms": 1e3 * lane.summary.latency_s["50"].value, "precision": lane.precision,
+                "largest_deviation": lane.deviation.largest, "differing": lane.deviation.differing,
+                "decisions": lane.deviation.of, "threads": lane.notes[0],
             }
-        )
-        if lane.transport != IN_PROCESS and lane.concurrency == 1 and name != PYTRITON:
-            found.overhead.append(
-                overhead.row(lane, lanes[ORT_AS_SERVED], network.name, network.model)
-            )
+        )  # fmt: skip
+        if lane.transport != IN_PROCESS and lane.concurrency == 1:
+            found.overhead.append(overhead(lane, lanes[ORT_AS_SERVED], network.name, network.model))
+
+
+def median_latencies(rounds: Sequence[Round]) -> list[float]:
+    """Seconds, one figure for each round.
+
+    Rounds in which nothing succeeded are left out.
+    """
+    return [statistics.median(found) for r in rounds if (found := latencies(r))]
+
+
+def overhead(lane: Lane, in_process: Lane, network: str, model: str) -> dict[str, Any]:
+    """One row: a served lane beside ONNX Runtime in process, both one task at a time.
+
+    Figures are medians over the rounds of what the rounds' median latencies give.
+    """
+    served, own = median_latencies(lane.rounds), median_latencies(in_process.rounds)
+    times = ratio(served, own)
+    return {
+        "network": network, "transport": lane.transport,
+        "unit": f"{lane.units} {lane.unit}{'s' * (lane.units > 1)}",
+        "in_process_ms": 1e3 * statistics.median(own), "served_ms": 1e3 * statistics.median(served),
+        "added_ms": 1e3 * statistics.median(a - b for a, b in zip(served, own, strict=True)),
+        "times": times.value, "times_low": times.low, "times_high": times.high,
+        "sent_bytes": lane.sent_bytes, "received_bytes": lane.received_bytes,
+        **_inside(lane, model),
+    }  # fmt: skip
+
+
+def _inside(lane: Lane, model: str) -> Mapping[str, float | None]:
+    """Where the server says that the time of a request went."""
+    counted = lane.counters.get(model)
+    if counted is None or not counted.requests:
+        return {"server_ms": None, "queue_ms": None}
+    inside = counted.queue_s + counted.input_s + counted.infer_s + counted.output_s
+    return {
+        "server_ms": 1e3 * inside / counted.requests,
+        "queue_ms": 1e3 * counted.queue_s / counted.requests,
+    }

@@ -1,4 +1,4 @@
-"""The networks of a lane: PyTorch or ONNX Runtime in this process, and exports for the run."""
+"""The networks of a variant: PyTorch or a runtime in this process, and exports for the run."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from ..catalog import Network, System
-from ..export.recipes import all_inputs, recipe
-from ..export.repository import export_system
-from ..export.store import load_weights
+from hilum.catalog import Network, System
+from hilum.export import openvino
+from hilum.export.certificate import read_certificate
+from hilum.export.job import Origin
+from hilum.export.parity import Session
+from hilum.export.recipes import all_inputs, recipe
+from hilum.export.reference import load_reference
+from hilum.export.repository import export_system
+from hilum.export.store import load_weights
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[Arrays], Arrays]
 """Served inputs to served outputs, with a batch axis."""
 
 Progress = Callable[[str], None]
-
-
-def versions() -> dict[str, str]:
-    """What the lanes in this process run on."""
-    return {"torch": torch.__version__, "onnxruntime": ort.__version__}
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def exported_all(
                 system,
                 repository=Path(folder),
                 networks=list(networks),
-                weights=cast("Literal['random', 'store']", weights),
+                weights=cast("Origin", weights),
                 progress=lambda name, step: progress(f"export {name}: {step}"),
             )
         yield Path(folder)
@@ -69,8 +69,9 @@ def exported_all(
 def torch_core(system: System, network: Network, weights: str) -> torch.nn.Module:
     """The network in PyTorch with the weights that are exported."""
     how = recipe(system)
-    if weights == "store":
-        tensors, _ = load_weights(system.name, network.name)
+    if weights != "random":
+        load = load_reference if weights == "reference" else load_weights
+        tensors, _ = load(system.name, network.name)
         core = how.build(network, tensors)
         core.load_state_dict(tensors)
     else:
@@ -90,12 +91,15 @@ def torch_run(system: System, network: Network, weights: str) -> Run:
     return run
 
 
-def onnx_run(network: Network, repository: Path, outputs: Sequence[str]) -> Run:
-    """The served file in ONNX Runtime, with its defaults; FP16 where it was exported so."""
-    session = ort.InferenceSession(
-        repository / network.model / "1" / "model.onnx", providers=["CPUExecutionProvider"]
-    )
-    halves = {i.name for i in session.get_inputs() if i.type == "tensor(float16)"}
+def served_run(network: Network, repository: Path, outputs: Sequence[str]) -> Run:
+    """The served file in the runtime that serves it, with its defaults; FP16 where it is so."""
+    file, halves = repository / network.model / "1" / "model.onnx", set[str]()
+    certificate = read_certificate(repository / network.model) or {}
+    if certificate.get("served_by") == "openvino":
+        session: Session = openvino.Session(file.read_bytes(), network.name)
+    else:
+        session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+        halves = {i.name for i in session.get_inputs() if i.type == "tensor(float16)"}
 
     def run(inputs: Arrays) -> Arrays:
         given = {n: a.astype(np.float16) if n in halves else a for n, a in inputs.items()}

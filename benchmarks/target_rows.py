@@ -1,36 +1,44 @@
-"""The paper table: what was documented, what was measured, and whether they may be compared."""
+"""Published figures: what was documented, what was measured, whether they may be compared."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from ..catalog import SYSTEMS, Figure
-from ..catalog.errors import InputError
+from hilum.catalog import SYSTEMS, Figure
+from hilum.catalog.errors import InputError
+
+from .instrument.record import read
 
 Outcome = Literal["pass", "fail", "not comparable"]
+
+Needs = Literal["", "a GPU", "data that is not public"]
+"""What is missing where nothing can be compared; empty where neither would help."""
+
+GPU_NEEDED, DATA_NEEDED = "a GPU", "data that is not public"
 
 Better = Literal["higher", "lower"]
 
 PASS, FAIL, NOT_COMPARABLE = "pass", "fail", "not comparable"
 
-EXTRAPOLATED = "EXTRAPOLATED"
-"""First word of the limits of a figure that was not measured at the documented size."""
-
 WEIGHTS_AND_DATA = "needs the authors' weights and data"
-PROPERTY = "a property of the network, not of a deployment"
-LABELS = "a property of the published labels: `hilum bench covid-mtl-baselines`"
+PREDICTIONS = "give the published predictions: --predictions FILE"
+LABELS = "a property of the published labels"
 """Why figures that no deployment can meet or miss are not comparable."""
+
+SIZES = {"parameters": 0, "MACs": 1}
+"""Documented sizes of a network, and their place in what is counted."""
+
+TOLERANCES = {"M": 0.05, "G": 0.05, "points": 0.005, "%": 0.005, "": 0.0005}
+"""Half a unit of the last digit that is published, by unit: what a checked value may differ by."""
 
 _GPU = re.compile(r"GPU|RTX|GTX|TITAN|Tesla|GeForce|\b[VAHTL]\d{2,3}\b|2080", re.IGNORECASE)
 """Documented hardware that is a GPU."""
 
 _SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0}
-
-_OF_NETWORK = ("M", "G")
-"""Units of parameters and of multiply–accumulates."""
 
 _BYTES = {"MB": 1e6, "GB": 1e9}
 
@@ -64,6 +72,8 @@ class Measured:
         Why it cannot stand beside the documented figure; empty where it can.
     command
         That measured it.
+    documented_on
+        The setting of the documented figure, where a quantity is documented in several.
     """
 
     system: str
@@ -78,6 +88,7 @@ class Measured:
     how: str
     limits: str = ""
     command: str = ""
+    documented_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,7 @@ class Verdict:
 
     outcome: Outcome
     reason: str
+    needs: Needs = ""
 
 
 def targets(systems: Sequence[str] = ()) -> Iterator[Target]:
@@ -128,12 +140,11 @@ def judge(figure: Figure, measured: Measured | None, remedy: str = "") -> Verdic
         How the figure could be measured, for one that was not, or where it is found instead.
     """
     direction = better(figure)
-    if figure.unit in _OF_NETWORK:
-        return Verdict(NOT_COMPARABLE, PROPERTY)
     if direction is None:
-        return Verdict(NOT_COMPARABLE, remedy or WEIGHTS_AND_DATA)
+        return _checked(figure, measured, remedy)
     if measured is None:
-        return Verdict(NOT_COMPARABLE, "; ".join(filter(None, ("not measured", remedy))))
+        gpu: Needs = GPU_NEEDED if _GPU.search(figure.hardware) else ""
+        return Verdict(NOT_COMPARABLE, "; ".join(filter(None, ("not measured", remedy))), gpu)
     if measured.limits:
         return Verdict(NOT_COMPARABLE, measured.limits)
     value = convert(measured.value, measured.unit, figure.unit)
@@ -143,10 +154,22 @@ def judge(figure: Figure, measured: Measured | None, remedy: str = "") -> Verdic
     if value >= figure.value if direction == "higher" else value <= figure.value:
         return Verdict(PASS, f"met: {where}")
     if not measured.gpu and _GPU.search(figure.hardware):
-        return Verdict(NOT_COMPARABLE, f"{where}: run it on a GPU server")
+        return Verdict(NOT_COMPARABLE, f"{where}: run it on a GPU server", GPU_NEEDED)
     if not figure.hardware and figure.unit not in _BYTES:
         return Verdict(NOT_COMPARABLE, f"{where}: what it was measured on is not documented")
     return Verdict(FAIL, f"not met: {where}")
+
+
+def _checked(figure: Figure, measured: Measured | None, remedy: str) -> Verdict:
+    """Of a figure that is neither a speed nor a size of memory: whether it was found here too."""
+    if measured is None:
+        if remedy:
+            return Verdict(NOT_COMPARABLE, remedy)
+        return Verdict(NOT_COMPARABLE, WEIGHTS_AND_DATA, DATA_NEEDED)
+    apart = abs(measured.value - figure.value)
+    if apart <= TOLERANCES.get(figure.unit, 0.0) * (1 + 1e-6):
+        return Verdict(PASS, f"the same to its last digit: {measured.how}")
+    return Verdict(FAIL, f"differs by {apart:.3g} {figure.unit}".rstrip() + f": {measured.how}")
 
 
 def convert(value: float, unit: str, wanted: str) -> float:
@@ -177,50 +200,49 @@ def rows(
     remedies
         How to measure what was not, by system and quantity.
     """
-    found = {(m.system, m.network, m.quantity): m for m in measured}
+    found = {(m.system, m.network, m.quantity, m.documented_on): m for m in measured}
     made = []
     for target in wanted:
         figure = target.figure
-        own = found.get((target.system, target.network, figure.quantity))
-        if better(figure) is None:
-            own = None
+        key = (target.system, target.network, figure.quantity)
+        own = found.get((*key, figure.hardware)) or found.get((*key, ""))
         verdict = judge(figure, own, remedies.get((target.system, figure.quantity), ""))
         made.append(
             {
-                "system": target.system,
-                "network": target.network,
-                "figure": figure.quantity,
-                "documented": figure.value,
-                "unit": figure.unit,
-                "documented_on": figure.hardware,
+                "system": target.system, "network": target.network, "figure": figure.quantity,
+                "documented": figure.value, "unit": figure.unit, "documented_on": figure.hardware,
                 "source": figure.source,
                 "measured": None if own is None else convert(own.value, own.unit, figure.unit),
                 "measured_on": "" if own is None else own.hardware,
                 "how": "" if own is None else own.how,
                 "weights": "" if own is None else own.weights,
-                "precision": "" if own is None else own.precision,
-                "verdict": verdict.outcome,
-                "reason": verdict.reason,
+                "precision": "" if own is None else own.precision, "verdict": verdict.outcome,
+                "reason": verdict.reason, "needs": verdict.needs,
             }
-        )
+        )  # fmt: skip
     return made
 
 
-def as_row(measured: Measured) -> dict[str, Any]:
-    """A measured figure ready for JSON."""
-    return asdict(measured)
-
-
-def from_row(row: Mapping[str, Any], where: str) -> Measured:
-    """A measured figure from JSON.
+def measured_in(paths: Sequence[Path]) -> list[Measured]:
+    """What earlier runs measured; of one figure in several records, the last one counts.
 
     Raises
     ------
     InputError
-        When the row is not one.
+        For a file that is no record, or holds no figure of the table.
     """
-    names = {f.name for f in fields(Measured)}
-    try:
-        return Measured(**{name: value for name, value in row.items() if name in names})
-    except TypeError as error:
-        raise InputError(f"{where} has a measured figure that is not one: {error}") from None
+    found: dict[tuple[str, str, str, str], Measured] = {}
+    for path in paths:
+        rows_of = read(path).tables.get("measured", ())
+        if not rows_of:
+            raise InputError(
+                f"{path} holds no figure that a publication documents; give records of `hilum "
+                "bench targets`, `cxr-severity` or `dlpe`"
+            )
+        for row in rows_of:
+            try:
+                own = Measured(**row)
+            except TypeError as error:
+                raise InputError(f"{path} has a measured figure that is none: {error}") from None
+            found[own.system, own.network, own.quantity, own.documented_on] = own
+    return list(found.values())

@@ -1,44 +1,33 @@
-"""`hilum bench targets`: the paper table, one row for each documented figure of the systems."""
+"""`hilum bench targets`: one row for each documented figure of the systems."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from ..catalog import SYSTEMS
-from ..catalog.errors import RepositoryError
-from ..client.pictures.canvas import DISCLAIMER
-from .instrument.machine import described, machine
-from .instrument.record import Lane, Record
-from .instrument.record import write as write_record
-from .pages.page import write_page
-from .pages.tables import RANDOM, number
+from hilum.catalog import SYSTEMS
+from hilum.catalog.errors import RepositoryError
+from hilum.client.registry import INSTALLED
+
+from .checks import from_predictions, network_sizes, published_rates
+from .figures import Measure, Setting
+from .instrument.machine import machine
+from .instrument.record import Lane, Record, new_record
 from .runs import Progress
-from .target_files import measured_in
-from .target_measures import MEASURES, REMEDIES, Setting, measurable
+from .systems import described
 from .target_rows import (
-    EXTRAPOLATED,
+    DATA_NEEDED,
     FAIL,
-    LABELS,
+    GPU_NEEDED,
     NOT_COMPARABLE,
     PASS,
-    PROPERTY,
-    WEIGHTS_AND_DATA,
     Measured,
-    as_row,
+    measured_in,
     rows,
     targets,
-)
-
-Row = Mapping[str, Any]
-
-SHORT_MIN = 0.5
-"""Shorter times are told in seconds."""
+)  # fmt: skip
 
 QUICK = (3, 4.0)
 USUAL = (5, 20.0)
@@ -55,6 +44,8 @@ class Plan:
         None: all.
     earlier
         Records to take measured figures from, instead of measuring.
+    predictions
+        Published predictions, from which documented errors and areas are computed again.
     """
 
     systems: tuple[str, ...] = ()
@@ -62,12 +53,14 @@ class Plan:
     repository: Path | None = None
     weights: str = "random"
     earlier: tuple[Path, ...] = ()
+    predictions: tuple[Path, ...] = ()
 
     @property
     def command(self) -> str:
         """The command line that measures the same."""
         words = ["hilum bench targets", *self.systems, "--quick" * self.quick]
         words += [f"--from {p.name if p.is_absolute() else p}" for p in self.earlier]
+        words += [f"--predictions {p.name if p.is_absolute() else p}" for p in self.predictions]
         words.append("" if self.earlier else f"--weights {self.weights}")
         return " ".join(filter(None, words))
 
@@ -81,7 +74,7 @@ def measure(plan: Plan, progress: Progress) -> Record:
         For a system that there is not, or an earlier record that cannot be read.
     """
     wanted, before = list(targets(plan.systems)), machine()
-    found: list[Measured] = []
+    found: list[Measured] = [*_checked(plan, {t.system for t in wanted}, progress)]
     lanes: list[Lane] = []
     notes = _notes(plan)
     if plan.earlier:
@@ -92,28 +85,66 @@ def measure(plan: Plan, progress: Progress) -> Record:
         setting = Setting(
             plan.quick, rounds, seconds, plan.repository, plan.weights, before, plan.command
         )
-        for system in measurable(plan.systems, plan.quick):
+        for system, figures in measurable(plan.systems, quick=plan.quick).items():
             try:
-                own = MEASURES[system](setting, progress)
-            except RepositoryError as missing:  # of a repository that holds other systems
-                notes.append(f"{system} was not measured: {missing}")
+                own = figures(setting, progress)
+            except RepositoryError as error:  # of a repository that holds other systems
+                notes.append(f"{system} was not measured: {error}")
                 continue
             found += own.measured
             lanes += own.lanes
-    return Record(
-        kind="targets",
-        title="Documented figures and what was measured",
-        command=plan.command,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        hilum_version=version("hilum"),
-        machine=before,
+    made = rows(wanted, found, remedies())
+    counts = Counter(row["verdict"] for row in made)
+    missing = Counter(row["needs"] for row in made)
+    verdicts = ", ".join(
+        (
+            f"{counts[PASS]} checked here and met", f"{counts[FAIL]} not met",
+            *(f"{missing[what]} need {what}" for what in (GPU_NEEDED, DATA_NEEDED)),
+            f"{counts[NOT_COMPARABLE] - missing[GPU_NEEDED] - missing[DATA_NEEDED]} cannot be "
+            "compared for another reason, which stands in the row",
+        )
+    )  # fmt: skip
+    return new_record(
+        "targets", "Documented figures and what was measured", plan.command, before,
         lanes=tuple(lanes),
-        tables={
-            "targets": tuple(rows(wanted, found, REMEDIES)),
-            "measured": tuple(as_row(m) for m in found),
-        },
-        notes=tuple(notes),
-    )
+        tables={"targets": tuple(made), "measured": tuple(asdict(m) for m in found)},
+        notes=(f"{len(made)} documented figures: {verdicts}.", *notes),
+    )  # fmt: skip
+
+
+def _checked(plan: Plan, systems: set[str], progress: Progress) -> Iterator[Measured]:
+    """What can be checked without the authors' weights, images and hardware."""
+    found = [*published_rates(), *from_predictions(plan.predictions)]
+    if "cxr-severity" in systems:
+        progress("count the networks' parameters and operations")
+        try:
+            found += network_sizes()
+        except ImportError as missing:
+            progress(f"not counted, without {missing.name}: pip install 'hilum[export]'")
+    yield from (one for one in found if one.system in systems)
+
+
+def measurable(systems: Sequence[str], *, quick: bool) -> dict[str, Measure]:
+    """Those of the systems, all when none is named, that a run measures, and what does it."""
+    found = {}
+    for name in systems or INSTALLED:
+        about = described(name) if name in INSTALLED else None
+        if about is None or about.figures is None:
+            continue
+        if systems or not (quick and about.slow_export):
+            found[name] = about.figures
+    return found
+
+
+def remedies() -> dict[tuple[str, str], str]:
+    """How to measure what a run did not, by system and quantity."""
+    about = {name: described(name) for name in SYSTEMS}
+    return {
+        (name, quantity): how
+        for name, found in about.items()
+        if found is not None
+        for quantity, how in found.remedies.items()
+    }
 
 
 def _notes(plan: Plan) -> list[str]:
@@ -121,104 +152,10 @@ def _notes(plan: Plan) -> list[str]:
         "A documented figure is the authors', on their hardware, with their weights and data. A "
         "speed that is met here is a pass whatever the hardware; one that is not met is a failure "
         "only on a GPU, else it is not comparable.",
-        "Accuracy cannot be measured without the authors' weights and data.",
+        "Parameters, operations, rates and errors are computed again: from the networks, from "
+        "counts of cases, and from published predictions whose files are given (`--predictions`). "
+        "Other accuracy cannot be measured without the authors' weights and data.",
     ]
     if plan.earlier:
         notes.append("Nothing was measured for this table: it is put together from earlier runs.")
     return notes
-
-
-def write(record: Record, folder: Path) -> str:
-    """Write ``bench.json``, ``bench.md``, ``bench.html`` and figures; returns the Markdown."""
-    write_record(record, folder / "bench.json")
-    text = markdown(record)
-    (folder / "bench.md").write_text(text)
-    write_page(record, folder)
-    return text
-
-
-def markdown(record: Record) -> str:
-    """The table, by system: first what was measured, then accuracy, which was not."""
-    found: Sequence[Row] = record.tables["targets"]
-    counts = Counter(row["verdict"] for row in found)
-    load = record.machine.load_before
-    busy = "" if load is None else f", load average {load:.1f} before"
-    lines = [
-        f"# {record.title}",
-        "",
-        f"{described(record.machine)}{busy}. `{record.command}`",
-        "",
-        f"{len(found)} documented figures: {counts[PASS]} pass, {counts[FAIL]} fail, "
-        f"{counts[NOT_COMPARABLE]} not comparable.",
-        "",
-        *(f"- {note}" for note in record.notes),
-    ]
-    for name in dict.fromkeys(row["system"] for row in found):
-        lines += ["", f"## {name}", "", *_system([r for r in found if r["system"] == name])]
-    lines += ["", *_also(record)]
-    random = any(row["weights"].startswith("random") for row in record.tables["measured"])
-    return "\n".join([*lines, *([f"{RANDOM}  "] if random else []), DISCLAIMER]) + "\n"
-
-
-def _system(found: Sequence[Row]) -> Iterator[str]:
-    beyond = (WEIGHTS_AND_DATA, LABELS, PROPERTY)
-    speed = [r for r in found if r["reason"] not in beyond]
-    speed.sort(key=lambda r: r["measured"] is None)
-    if speed:
-        yield "| figure | documented | on | source | measured here | how | verdict |"
-        yield "|---" * 7 + "|"
-    for r in speed:
-        weights = r["weights"] and f"weights {r['weights'].partition(';')[0]}"
-        how = "; ".join(filter(None, (r["how"], weights, r["precision"])))
-        measured = "–" if r["measured"] is None else _value(r["measured"], r["unit"])
-        if r["reason"].startswith(EXTRAPOLATED):
-            measured += f" {EXTRAPOLATED}"
-        verdict = f"**{r['verdict']}**: {r['reason']}"
-        yield _line(*_documented(r), measured, how or "–", verdict)
-    for reason in beyond:
-        rest = [r for r in found if r["reason"] == reason]
-        if rest:
-            yield ""
-            yield f"**{NOT_COMPARABLE}**: {reason}"
-            yield ""
-            yield "| figure | documented | on | source |"
-            yield "|---" * 4 + "|"
-            yield from (_line(*_documented(r)) for r in rest)
-
-
-def _documented(row: Row) -> tuple[str, ...]:
-    figure = ": ".join(filter(None, (row["network"], row["figure"])))
-    value = f"{row['documented']:g} {row['unit']}".strip()
-    return figure, value, row["documented_on"] or "–", row["source"] or "–"
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _also(record: Record) -> Iterator[str]:
-    """What was measured and no publication documents."""
-    documented = {(t.system, t.network, t.figure.quantity) for t in targets()}
-    more = [
-        row
-        for row in record.tables["measured"]
-        if (row["system"], row["network"], row["quantity"]) not in documented
-    ]
-    if not more:
-        return
-    yield "## Measured, but documented nowhere"
-    yield ""
-    yield "| system | figure | measured here | how |"
-    yield "|---|---|---|---|"
-    for row in more:
-        yield (
-            f"| {row['system']} | {row['quantity']} | {_value(row['value'], row['unit'])} "
-            f"| {row['how']} |"
-        )
-    yield ""
-
-
-def _value(value: float, unit: str) -> str:
-    if unit == "min" and value < SHORT_MIN:
-        value, unit = 60 * value, "s"
-    return f"{number(value)} {unit}".strip()

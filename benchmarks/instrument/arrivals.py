@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ...catalog.errors import InputError
+from hilum.catalog.errors import InputError
+
 from .loops import Tags, Task
 
 MOST = 1_000_000
-"""Arrivals of one round: a slip of the rate or of a file's unit is told, not carried out."""
+"""Arrivals of one round: a slip of the rate or of a file's unit is reported, not carried out."""
 
 _DRAWN = 65_521
 """Systems of mixed traffic that are drawn beforehand; longer rounds begin again."""

@@ -1,16 +1,16 @@
 """Whether a change between two runs is real: `hilum bench compare`.
 
 The test, for each lane that both runs have, of its throughput and of each latency percentile that
-the samples of both runs bear:
+the samples of both runs support:
 
 1. Rounds are paired in their order, which takes slow spells of the machine out of the difference
    where both builds were measured in turns. Of three or more pairs of runs, whole runs are paired,
    so that what differs from one start of a server to the next counts as noise, too.
 2. The ratio of after to before is estimated with a bootstrap over runs, or over blocks of rounds
-   within single runs (`pairs.MOST_BLOCKS`), and over the samples within rounds. Its interval is
+   within single runs (`MOST_BLOCKS`), and over the samples within rounds. Its interval is
    widened for few blocks (`statistics.widening`) and for the number of tests (Bonferroni), so that
    in `level` of all comparisons of unchanged builds nothing at all is called changed.
-3. Single runs one after the other do not tell how much the machine changed between them; their
+3. Single runs one after the other do not show how much the machine changed between them; their
    intervals are widened by `between_runs` on top.
 4. A change is real when the interval leaves 1 out and the ratio is at least `threshold` away from
    it. There is no real difference when the whole interval is nearer to 1 than the threshold, or
@@ -25,12 +25,21 @@ from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
-from ...catalog.errors import InputError
-from .pairs import Bootstrap, pairs
+from hilum.catalog.errors import InputError
+
 from .record import Estimate, Lane, Record
-from .statistics import ROUNDS_NEEDED, borne, interval, latencies, percentiles, throughputs
+from .statistics import (
+    ROUNDS_NEEDED,
+    Pool,
+    interval,
+    latencies,
+    percentiles,
+    supported,
+    throughputs,
+)
 
 Verdict = Literal["slower", "faster", "no real difference", "cannot tell"]
 
@@ -51,6 +60,14 @@ _ALONE = (
     "intervals are widened by {:.0%}; measure before and after in turns, three times or more, and "
     "give all files in that order"
 )
+
+
+Samples = NDArray[np.float64]
+
+MOST_BLOCKS = 10
+"""Into which the rounds of single runs are joined. A machine stays slow or fast for seconds, as
+when another process moved to the same core, so that rounds next to each other are alike; blocks of
+them are long enough to be independent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +103,7 @@ class _Test:
     level
         Of its interval, so that all tests together keep the level that was asked for.
     allowance
-        Factor by which the interval is widened for what nothing in the runs tells of.
+        Factor by which the interval is widened for what nothing in the runs shows.
     """
 
     threshold: float
@@ -201,9 +218,9 @@ def _matched(
 
 
 def _percents(before: Sequence[Lane], after: Sequence[Lane]) -> list[float]:
-    """Percentiles that both sides bear."""
+    """Percentiles that both sides support."""
     samples = (sum(len(latencies(r)) for x in side for r in x.rounds) for side in (before, after))
-    return [p for p in borne(min(samples)) if p in _COMPARED]
+    return [p for p in supported(min(samples)) if p in _COMPARED]
 
 
 def _changes(
@@ -291,3 +308,83 @@ def _about(
                 f"{lanes[0].name}: more decisions differ from {b.reference}, {b.differing} of "
                 f"{b.of} after and {a.differing} of {a.of} before"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two rounds that are compared with each other: the same place in two runs.
+
+    Attributes
+    ----------
+    run
+        Number of the two runs, from 0.
+    before, after
+        Latencies in seconds.
+    throughput
+        Ratio of after to before.
+    """
+
+    run: int
+    before: Samples
+    after: Samples
+    throughput: float
+
+
+def pairs(before: Sequence[Lane], after: Sequence[Lane]) -> Iterator[Pair]:
+    """Rounds in their order; rounds that the other run does not have are left out."""
+    for run, (old, new) in enumerate(zip(before, after, strict=True)):
+        for one, other in zip(old.rounds, new.rounds, strict=False):
+            done, redone = throughputs([one], old.units)[0], throughputs([other], new.units)[0]
+            if done > 0 and redone > 0:  # of a round that did nothing there is no ratio
+                samples = np.array(latencies(one)), np.array(latencies(other))
+                yield Pair(run, *samples, redone / done)
+
+
+class Bootstrap:
+    """Ratios of after to before, and how they vary from block to block.
+
+    Attributes
+    ----------
+    blocks
+        Places of pairs that are drawn together: whole runs where there are three or more, else up
+        to `MOST_BLOCKS` stretches of consecutive rounds.
+    """
+
+    def __init__(self, paired: Sequence[Pair], percents: Sequence[float]) -> None:
+        self._percents = percents
+        self._before = Pool([p.before for p in paired])
+        self._after = Pool([p.after for p in paired])
+        self.blocks = _blocks(np.array([p.run for p in paired]))
+        ratios = np.array([p.throughput for p in paired])
+        self._throughput = np.array([np.median(ratios[block]) for block in self.blocks])
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are blocks enough for an interval."""
+        return len(self.blocks) >= ROUNDS_NEEDED
+
+    def ratios(self) -> Samples:
+        """Of the throughput, then of each percentile."""
+        return self._figures(self._throughput, self._before.values, self._after.values)
+
+    def draws(self, repeats: int, seed: int) -> Samples:
+        """The ratios of `repeats` draws: blocks, then samples within their rounds."""
+        generator = np.random.default_rng(seed)
+        found = []
+        for chosen in generator.integers(len(self.blocks), size=(repeats, len(self.blocks))):
+            rounds = np.concatenate([self.blocks[i] for i in chosen])
+            old, new = (side.draw(rounds, generator) for side in (self._before, self._after))
+            found.append(self._figures(self._throughput[chosen], old, new))
+        return np.array(found)
+
+    def _figures(self, throughput: Samples, before: Samples, after: Samples) -> Samples:
+        old, new = (percentiles(side, self._percents) for side in (before, after))
+        return np.array([np.median(throughput), *(new / old)])
+
+
+def _blocks(runs: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Places of the pairs of each block; `runs` has the run of each pair."""
+    numbers = np.unique(runs)
+    if len(numbers) >= ROUNDS_NEEDED:
+        return [np.flatnonzero(runs == number) for number in numbers]
+    return np.array_split(np.arange(len(runs)), min(len(runs), MOST_BLOCKS))

@@ -1,7 +1,7 @@
 """What the server counted while a lane ran: Triton's statistics by model, and its metrics.
 
 The counts are read before and after each round and subtracted, so that interleaved lanes do not see
-each other's work. They tell of everything the server did meanwhile, other clients' work included.
+each other's work. They count everything the server did meanwhile, other clients' work included.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
-from ...catalog.errors import ConnectionFailed
-from ...client import Client
-from ...client.steps import Rpc, Steps
-from ...client.transport import CONTROL_TIMEOUT_S
+from hilum.catalog.errors import ConnectionFailed
+from hilum.client import Client
+from hilum.client.steps import Rpc, Steps
+from hilum.client.transport import CONTROL_TIMEOUT_S
+
 from .loops import Way
 from .record import Counters, Round
 
@@ -35,7 +36,7 @@ GAUGES: Mapping[str, tuple[str, float]] = {
     "nv_cpu_utilization": ("processor use, share of 1", 1.0),
     "nv_cpu_memory_used_bytes": ("memory in use, GiB", 2.0**-30),
 }
-"""Of the server's metrics: what its machine bears while a lane runs; in words, and the factor to
+"""Of the server's metrics: what its machine carries while a lane runs; in words, and the factor to
 the unit that these name."""
 
 _SETTLED_S = 1.0
@@ -56,9 +57,9 @@ def counts(client: Client, models: Iterable[str]) -> dict[str, Counters]:
         When the server does not answer.
     """
     wanted = set(models)
-    told = client.drive(_statistics())
+    reply = client.drive(_statistics())
     found: dict[str, list[Any]] = defaultdict(list)
-    for entry in told.model_stats:
+    for entry in reply.model_stats:
         if entry.name in wanted:
             found[entry.name].append(entry)
     return {name: _counters(entries) for name, entries in found.items()}
@@ -217,10 +218,10 @@ def gauges(url: str) -> dict[tuple[str, str], float]:
 def _statistics() -> Steps[Any]:
     arguments = {"model_name": ""}
     try:
-        return (yield Rpc("get_inference_statistics", CONTROL_TIMEOUT_S, arguments))
+        return (yield Rpc(lambda stub: stub.get_inference_statistics, CONTROL_TIMEOUT_S, arguments))
     except InferenceServerException as error:
         raise ConnectionFailed(
-            f"the server does not tell its statistics ({error.message()}); look whether it still "
+            f"the server does not report its statistics ({error.message()}); look whether it still "
             "runs, and whether its statistics protocol is restricted"
         ) from error
 
@@ -239,13 +240,10 @@ def _counters(entries: Iterable[Any]) -> Counters:
         inferences=sum(e.inference_count for e in entries),
         executions=sum(e.execution_count for e in entries),
         requests=sum(e.inference_stats.success.count for e in entries),
-        failures=sum(e.inference_stats.fail.count for e in entries),
-        queue_s=seconds("queue"),
-        input_s=seconds("compute_input"),
-        infer_s=seconds("compute_infer"),
-        output_s=seconds("compute_output"),
-        batches=dict(sorted(batches.items())),
-    )
+        failures=sum(e.inference_stats.fail.count for e in entries), queue_s=seconds("queue"),
+        input_s=seconds("compute_input"), infer_s=seconds("compute_infer"),
+        output_s=seconds("compute_output"), batches=dict(sorted(batches.items())),
+    )  # fmt: skip
 
 
 def _combined(a: Counters, b: Counters, sign: int) -> Counters:
@@ -253,17 +251,9 @@ def _combined(a: Counters, b: Counters, sign: int) -> Counters:
     batches = {
         k: a.batches.get(k, 0) + sign * b.batches.get(k, 0) for k in {**a.batches, **b.batches}
     }
-    return Counters(
-        a.inferences + sign * b.inferences,
-        a.executions + sign * b.executions,
-        a.requests + sign * b.requests,
-        a.failures + sign * b.failures,
-        a.queue_s + sign * b.queue_s,
-        a.input_s + sign * b.input_s,
-        a.infer_s + sign * b.infer_s,
-        a.output_s + sign * b.output_s,
-        {size: number for size, number in sorted(batches.items()) if number},
-    )
+    names = [f.name for f in fields(Counters) if f.name != "batches"]
+    sums = {name: getattr(a, name) + sign * getattr(b, name) for name in names}
+    return Counters(**sums, batches={size: n for size, n in sorted(batches.items()) if n})
 
 
 def _did(found: Counters) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...catalog.errors import InputError, RepositoryError
-from ...client import Client
-from ...client.options import ConnectionOptions, TransportChoice
-from ...client.provenance import weights_entry
-from ...server.launcher import TritonServer
+from hilum.catalog.errors import InputError, RepositoryError
+from hilum.client import Client
+from hilum.client.options import ConnectionOptions, TransportChoice
+from hilum.results.provenance import weights_entry
+from hilum.server.launcher import TritonServer
+
 from .workloads import Workload
 
 Progress = Callable[[str], None]
@@ -33,13 +34,10 @@ class Choice:
     url
         HOST:PORT of a running Triton's gRPC; None: one is started from `repository`.
     repository
-        None: the networks are exported for the run, with `weights` ("random" or "store").
+        None: the networks are exported for the run, with `weights` ("random", "reference" or
+        "store").
     metrics_url
         None: that of the server that is started, else port 8002 of the host of `url`.
-    instances
-        Copies of each network on a server that is started; None: what fits the machine.
-    queue_delay_ms
-        How long its networks wait for more requests to batch; None: as exported.
     """
 
     url: str | None = None
@@ -47,8 +45,6 @@ class Choice:
     weights: str = "random"
     transport: TransportChoice = "auto"
     metrics_url: str | None = None
-    instances: int | None = None
-    queue_delay_ms: float | None = None
 
     def __post_init__(self) -> None:
         if self.url is not None and self.repository is not None:
@@ -62,7 +58,7 @@ class Deployment:
     Attributes
     ----------
     weights, precision
-        Of the networks that are loaded, as the server tells.
+        Of the networks that are loaded, as the server reports.
     server
         What a record says of it: never its address.
     """
@@ -99,21 +95,16 @@ def deployed(choice: Choice, loads: Sequence[Workload], progress: Progress) -> I
     models = [model for load in loads for model in load.models]
     with (
         exported_all(wanted, choice.repository, choice.weights, progress) as folder,
-        _server(folder, models, choice, progress) as server,
+        _server(folder, models, progress) as server,
         _client(server.grpc_url, choice) as client,
     ):
         metrics = choice.metrics_url or server.metrics_url
         yield described(client, metrics, loads, "started for the run")
 
 
-def _server(
-    folder: Path, models: Sequence[str], choice: Choice, progress: Progress
-) -> TritonServer:
+def _server(folder: Path, models: Sequence[str], progress: Progress) -> TritonServer:
     progress("start the server")
-    return TritonServer(
-        folder, models=models, instances=choice.instances,
-        queue_delay_ms=choice.queue_delay_ms, grace=0,
-    )  # fmt: skip
+    return TritonServer(folder, models=models, grace=0)
 
 
 def _client(url: str, choice: Choice) -> Client:
@@ -139,29 +130,29 @@ def described(
         names = " ".join(dict.fromkeys(load.system for load in loads))
         raise RepositoryError(
             f"the server does not serve {', '.join(missing)}; export it (hilum export {names}) and "
-            "start the server anew"
+            "start the server again"
         )
     about = (client.about() or {"models": {}})["models"]
     networks = {m for load in loads for m in load.pipeline.networks(load.options)}
     entries = [weights_entry(m, about.get(m)) for m in sorted(networks)]
     certificates = [about[m] for m in sorted(networks) if m in about]
-    told = client.describe()
+    described = client.describe()
     return Deployment(
         client=client,
         metrics_url=metrics_url,
-        weights=", ".join(sorted({_kind(str(e["source"])) for e in entries})),
+        weights=", ".join(sorted({_origin(e) for e in entries})),
         precision=", ".join(sorted({str(c["precision"]) for c in certificates})) or "unknown",
         server={
             "name": "Triton",
-            "version": told["version"],
+            "version": described["version"],
             "endpoint": "gRPC, " + ("TLS" if client.options.secure else "no TLS"),
             "kind": kind,
-            "transport": told["transport"],
-            "transport_reason": told["transport_reason"],
+            "transport": described["transport"],
+            "transport_reason": described["transport_reason"],
         },
     )
 
 
-def _kind(source: str) -> str:
+def _origin(entry: Mapping[str, Any]) -> str:
     """Where weights are from; of random ones only that they are, whatever their seed."""
-    return "random" if source.startswith("random") else source
+    return "random" if entry["kind"] == "random" else str(entry["source"])

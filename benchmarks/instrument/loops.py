@@ -1,6 +1,6 @@
 """Making load: closed loops, open loops, warm-up, and turns that hit all lanes alike.
 
-A closed loop keeps a number of tasks in work: the next starts when one ends, so nothing is sent
+A closed loop keeps a number of tasks in flight: the next starts when one ends, so nothing is sent
 while a server stalls and its latencies hide the stall. An open loop starts each task at a time that
 was set beforehand, as patients and scanners do; a task that cannot start then, because all workers
 are busy, waits in a backlog, and its latency counts from the time at which it should have started.
@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from ...catalog.errors import InputError
+from hilum.catalog.errors import InputError
+
 from .record import Round
 
 Task = Callable[[int], Any]
@@ -101,7 +102,7 @@ def closed_loop(
     first: int = 0,
     tags: Tags | None = None,
 ) -> Round:
-    """Keep `concurrency` tasks in work; the next starts when one ends.
+    """Keep `concurrency` tasks in flight; the next starts when one ends.
 
     Parameters
     ----------
@@ -148,15 +149,15 @@ def open_loop(
     for a worker of this client; that, and how late a thread wakes, belongs to its latency. An idle
     worker sleeps until its task is due, and wakes 0.1 ms late on a machine with an idle core and
     some milliseconds late on a busy one. It does not spin: that would take the time, and Python's
-    global lock, from the tasks that are in work.
+    global lock, from the tasks that are in flight.
 
     Parameters
     ----------
     arrivals
         Intended starts in seconds from the start of the round, ascending.
     concurrency
-        Tasks in work at most. Choose it above what the server can work on at once: workers are the
-        requests that the server may queue.
+        Tasks in flight at most. Choose it above what the server can work on at once: workers are
+        the requests that the server may queue.
     first
         Number of the first task.
     give_up_after
@@ -217,7 +218,7 @@ class WarmUp:
     steady
         Whether the rule held before the bound was reached.
     per_second
-        Tasks per second of the steady part: a first estimate of what the server bears.
+        Tasks per second of the steady part: a first estimate of what the server sustains.
     """
 
     tasks: int
@@ -275,7 +276,7 @@ def warmed(
 
 
 def steady_from(values: Sequence[float]) -> int | None:
-    """The first of `values` that MSER-5 keeps; None where it cannot tell yet."""
+    """The first of `values` that MSER-5 keeps; None where it is not known yet."""
     batches = len(values) // BATCH
     if batches < _LEAST_BATCHES:
         return None
@@ -291,9 +292,9 @@ def reason(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         status = getattr(cause, "status", None)
-        told = str(status() or "") if callable(status) else ""
-        if told:
-            return f"{type(error).__name__} ({told.removeprefix('StatusCode.')})"
+        code = str(status() or "") if callable(status) else ""
+        if code:
+            return f"{type(error).__name__} ({code.removeprefix('StatusCode.')})"
         cause = cause.__cause__
     return type(error).__name__
 

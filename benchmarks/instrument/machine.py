@@ -34,11 +34,6 @@ def described(found: Machine) -> str:
     return f"{found.processor}, {found.cores} cores, {found.memory_gib:.0f} GiB, {gpus}"
 
 
-def hardware() -> str:
-    """Describe the machine in words, for reports that hold no `Machine`."""
-    return described(machine())
-
-
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -53,18 +48,18 @@ def _cores() -> int:
 
 
 def _gpus() -> tuple[str, ...]:
-    """Name and memory of each GPU, as NVIDIA's driver tells; none without a driver."""
+    """Name and memory of each GPU, as NVIDIA's driver reports; none without a driver."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ()
     try:
-        told = subprocess.run(
+        reply = subprocess.run(
             [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],
             capture_output=True, text=True, timeout=20, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ()  # a driver that does not answer has no GPU to offer
-    return tuple(line.strip() for line in told.stdout.splitlines() if line.strip())
+    return tuple(line.strip() for line in reply.stdout.splitlines() if line.strip())
 
 
 def _versions() -> dict[str, str]:

@@ -12,10 +12,12 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ...catalog.errors import InputError
+from hilum.catalog.errors import InputError
 
 SCHEMA = "hilum-bench/1"
 """Of the files; the number grows when a field changes its meaning or goes away."""
@@ -121,7 +123,7 @@ class Summary:
     per_second
         Units per second: the median over the rounds.
     latency_s
-        By percentile as text, ``"50"`` … ``"99.9"``: only those that the samples bear. From the
+        By percentile as text, ``"50"`` … ``"99.9"``: only those that the samples support. From the
         intended start, so that a stalled server is seen (in a closed loop: from the start).
     longest_s
         The longest latency.
@@ -145,7 +147,7 @@ class Lane:
     unit, units
         What one task works on ("image", "slice", "study") and how many of it.
     concurrency
-        Tasks in work at once: exactly so in a closed loop, at most in an open one.
+        Tasks in flight at once: exactly so in a closed loop, at most in an open one.
     rate
         Intended arrivals per second of an open loop.
     transport
@@ -191,7 +193,7 @@ class Machine:
     Attributes
     ----------
     load_before
-        Load average over one minute before the run; None where the system does not tell.
+        Load average over one minute before the run; None where the system does not report it.
     """
 
     processor: str
@@ -209,7 +211,7 @@ class Record:
     Attributes
     ----------
     kind
-        Which one: "load", "peers", "targets", "capacity", "scale", "perf-analyzer", …
+        Which one: "load", "peers", "targets", "capacity", or the name of a system.
     date
         ISO 8601, UTC.
     server
@@ -231,6 +233,18 @@ class Record:
     tables: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     schema: str = SCHEMA
+
+
+def new_record(kind: str, title: str, command: str, before: Machine, **fields: Any) -> Record:
+    """A record of this version of Hilum and of now; `fields` are the others of `Record`.
+
+    Parameters
+    ----------
+    before
+        The machine as it was before the run.
+    """
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return Record(kind, title, command, date, version("hilum"), before, **fields)
 
 
 def write(record: Record, path: Path) -> Path:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from ...catalog.errors import InputError
+from hilum.catalog.errors import InputError
+
 from .record import Estimate, Round, Summary
 
 Figure = Callable[[NDArray[np.float64]], float]
@@ -25,7 +26,7 @@ Figure = Callable[[NDArray[np.float64]], float]
 
 SAMPLES_NEEDED: Mapping[float, int] = {50: 1, 75: 20, 90: 50, 95: 100, 99: 500, 99.9: 5000}
 """Samples that a percentile needs: so many that five are expected beyond it. The median is given
-from the first sample on; its interval tells what it is worth."""
+from the first sample on; its interval shows what it is worth."""
 
 ROUNDS_NEEDED = 3
 """Rounds that an interval needs."""
@@ -79,8 +80,8 @@ def throughputs(rounds: Sequence[Round], units: int) -> list[float]:
     return [d / r.seconds if d else 0.0 for d, r in zip(done, rounds, strict=True)]
 
 
-def borne(samples: int) -> tuple[float, ...]:
-    """The percentiles that so many samples bear (`SAMPLES_NEEDED`), in rising order."""
+def supported(samples: int) -> tuple[float, ...]:
+    """The percentiles that so many samples support (`SAMPLES_NEEDED`), in rising order."""
     return tuple(p for p, needed in SAMPLES_NEEDED.items() if samples >= needed)
 
 
@@ -137,7 +138,7 @@ def summarise(rounds: Sequence[Round], units: int) -> Summary:
         raise InputError("a lane without a round has no figures; measure at least one")
     by_round = [np.array(latencies(r)) for r in rounds]
     samples = sum(len(r) for r in by_round)
-    percents = borne(samples)
+    percents = supported(samples)
     estimates = []
     if percents:
         estimates = _bootstrap(by_round, lambda x: percentiles(x, percents), 0.95, 0, REPEATS)

@@ -9,7 +9,8 @@ from .arrivals import drawn, mixed
 from .deployment import Deployment, Progress
 from .loops import Tags, Task, Way, closed_loop, open_loop
 from .record import Round
-from .workloads import Moved, Workload, moved
+from .watched import Moved
+from .workloads import Workload, moved
 
 OVERTIME = 2.0
 """When the backlog of an open loop is given up: so many times the length of its arrivals after the
@@ -46,7 +47,7 @@ class Subject:
 
     @property
     def workers(self) -> int:
-        """Tasks in work at most in an open loop."""
+        """Tasks at once at most in an open loop."""
         return min(load.workers for load in self.loads)
 
     def turn(self, seed: int, systems: Sequence[str] = ()) -> tuple[Task, Tags | None]:
@@ -84,7 +85,7 @@ def subjects(
 
 
 def closed_way(subject: Subject, concurrency: int, seconds: float, seed: int = 0) -> Way:
-    """Rounds of a closed loop; mixed traffic is drawn anew in each."""
+    """Rounds of a closed loop; mixed traffic is drawn again in each."""
 
     def way(number: int) -> Round:
         task, tags = subject.turn(seed + number)

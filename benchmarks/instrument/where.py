@@ -31,15 +31,10 @@ def where(lane: Lane) -> dict[str, Any]:
     infer = sum(c.infer_s for c in own) / max(sent, 1)
     rest = working - queue - copy - infer
     return {
-        "lane": lane.name,
-        "tasks": len(kept),
-        "latency_s": waiting + working,
-        "waiting_s": waiting,
-        "queue_s": queue if own else None,
-        "copy_s": copy if own else None,
-        "infer_s": infer if own else None,
-        "rest_s": rest if own and rest >= 0 else None,
-    }
+        "lane": lane.name, "tasks": len(kept), "latency_s": waiting + working, "waiting_s": waiting,
+        "queue_s": queue if own else None, "copy_s": copy if own else None,
+        "infer_s": infer if own else None, "rest_s": rest if own and rest >= 0 else None,
+    }  # fmt: skip
 
 
 def by_system(lane: Lane) -> Iterator[dict[str, Any]]:

@@ -1,25 +1,20 @@
-"""What is sent to each system: generated studies, and what belongs to running them.
-
-A system's entry in `WORKLOADS` is all that load, capacity and scale need to know of it.
-"""
+"""What is sent to a system: generated studies, and what belongs to running them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
+from hilum.catalog import SYSTEMS, Ensemble, System, closure, find_model
+from hilum.client import Client, ClientPool
+from hilum.client.protocols import AnySystem
+from hilum.client.registry import INSTALLED
+from hilum.preprocessing.phantoms.ct import chest_ct
+from hilum.systems.base import BaseSystem
 
-from ...catalog import SYSTEMS, Ensemble, System, closure, find_model
-from ...catalog.errors import InputError
-from ...client import Client, ClientPool
-from ...client.pipelines import PIPELINES, Pipeline
-from ...client.pipelines.base import Heavy
-from ...preprocessing.phantom import chest_xray
-from ...preprocessing.phantom_ct import chest_ct
 from .loops import Task
-from .watched import Watched
+from .watched import Moved, Watched
 
 Study = Any
 """Whatever the system's pipeline takes as a study."""
@@ -51,9 +46,9 @@ class Workload:
     chosen: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> AnySystem:
         """Of the system."""
-        return PIPELINES[self.system]
+        return INSTALLED[self.system]
 
     @property
     def declared(self) -> System:
@@ -78,14 +73,13 @@ class Workload:
 
     @property
     def counted(self) -> tuple[str, ...]:
-        """Triton models whose counts tell of a task: those it asks for, and what they call."""
+        """Triton models whose counts belong to a task: those it asks for, and what they call."""
         return counted(self.models)
 
     @property
     def workers(self) -> int:
-        """Tasks in work at most in an open loop; few where a study takes gigabytes."""
-        heavy = isinstance(self.pipeline, Heavy)
-        return 4 if heavy else 64
+        """Tasks in flight at most in an open loop; few where a study takes gigabytes."""
+        return 64 if self.pipeline.studies_in_flight == BaseSystem.studies_in_flight else 4
 
     def task(self, client: Client | ClientPool, sources: Sequence[Study] | None = None) -> Task:
         """A task that runs the system through a client.
@@ -103,33 +97,11 @@ class Workload:
         return task
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """What one task moves, counted on a run of it.
-
-    Attributes
-    ----------
-    requests
-        That the client sends.
-    sent_bytes, received_bytes
-        Tensors of all its requests, over whichever transport.
-    """
-
-    requests: int
-    sent_bytes: int
-    received_bytes: int
-
-
 def moved(client: Client, load: Workload, study: Study) -> Moved:
     """Run one task and count what it moves."""
     watched = Watched(client)
-    watched.drive(load.pipeline.study(study, load.options))
-    asked = watched.asked.values()
-    return Moved(
-        sum(a.requests for a in asked),
-        sum(a.bytes_sent for a in asked),
-        sum(a.bytes_received for a in asked),
-    )
+    watched.run(load.pipeline, study, load.options)
+    return watched.moved
 
 
 def counted(models: Sequence[str]) -> tuple[str, ...]:
@@ -147,48 +119,7 @@ def is_ensemble(model: str) -> bool:
         return False
 
 
-def workload(system: str, *, quick: bool = False, **chosen: Any) -> Workload:
-    """The workload of a system.
-
-    Parameters
-    ----------
-    quick
-        Smaller studies, where a study of usual size takes minutes.
-    **chosen
-        Options of the system's pipeline beside those of the entry.
-
-    Raises
-    ------
-    InputError
-        For a system without an entry.
-    """
-    if system not in WORKLOADS or system not in PIPELINES:
-        known = ", ".join(name for name in WORKLOADS if name in PIPELINES)
-        raise InputError(f"there is no workload of {system!r}; there are {known}")
-    load = WORKLOADS[system](quick)
-    return Workload(
-        system=load.system,
-        unit=load.unit,
-        units=load.units,
-        make=load.make,
-        describe=load.describe,
-        chosen={**load.chosen, **chosen},
-    )
-
-
-IMAGES = 8
-"""Generated X-rays, which tasks score in turn."""
-
-
-def _xrays() -> list[Study]:
-    def png(i: int) -> bytes:
-        pixels = chest_xray(100 + i, height=900, width=800, severity=i / (IMAGES - 1)).pixels
-        return cv2.imencode(".png", pixels)[1].tobytes()
-
-    return [png(i) for i in range(IMAGES)]
-
-
-def _scan(slices: int, size: int) -> Make:
+def scan(slices: int, size: int) -> Make:
     """One generated CT, as a volume in HU: its files' decoding is no business of the server."""
 
     def make() -> list[Study]:
@@ -197,58 +128,10 @@ def _scan(slices: int, size: int) -> Make:
     return make
 
 
-def _slices(system: str, count: int, **chosen: Any) -> Workload:
+def slices_of(system: str, *, quick: bool) -> Workload:
+    """A few slices of full size, counted one by one."""
+    count = 4 if quick else 16
     return Workload(
-        system=system, unit="slice", units=count, make=_scan(count, 512), chosen=chosen,
+        system=system, unit="slice", units=count, make=scan(count, 512),
         describe=f"{system}: CT of {count} slices of 512 × 512, from memory",
     )  # fmt: skip
-
-
-def _study(system: str, slices: int, size: int, **chosen: Any) -> Workload:
-    options = "".join(f", {name} {value}" for name, value in chosen.items())
-    return Workload(
-        system=system, unit="study", units=1, make=_scan(slices, size), chosen=chosen,
-        describe=f"{system}: CT of {slices} slices of {size} × {size}, from memory{options}",
-    )  # fmt: skip
-
-
-def _body(scale: float) -> Make:
-    """A generated CT of a body that is smaller than an adult's along every axis.
-
-    Features are computed of every voxel of the lungs, so a coarser picture would not do.
-    """
-
-    def make() -> list[Study]:
-        made = chest_ct(7, slices=round(240 * scale), size=round(512 * scale)).volume
-        z, y, x = (scale * mm for mm in made.geometry.spacing)
-        return [replace(made, geometry=replace(made.geometry, spacing=(z, y, x)))]
-
-    return make
-
-
-def _covid_mtl(quick: bool) -> Workload:
-    scale = 0.35 if quick else 1.0
-    return Workload(
-        system="covid-mtl", unit="study", units=1, make=_body(scale),
-        describe=f"covid-mtl: CT of a body of {scale:g} of an adult's sizes, from memory",
-    )  # fmt: skip
-
-
-def _cxr(_quick: bool) -> Workload:
-    return Workload(
-        system="cxr-severity", unit="image", units=1, make=_xrays,
-        describe=f"cxr-severity: {IMAGES} X-rays of 800 × 900 pixels as PNG in turn",
-    )  # fmt: skip
-
-
-WORKLOADS: dict[str, Callable[[bool], Workload]] = {
-    "cxr-severity": _cxr,
-    "lungmask": lambda quick: _slices("lungmask", 4 if quick else 16),
-    "ct-classifier": lambda quick: _slices("ct-classifier", 4 if quick else 16),
-    "ct-angel": lambda quick: _slices("ct-angel", 4 if quick else 16),
-    "dlpe": lambda quick: (
-        _study("dlpe", 48, 128, grid=32) if quick else _study("dlpe", 240, 512, grid=128)
-    ),
-    "covid-mtl": _covid_mtl,
-}
-"""By system, what is sent: its usual or its quick studies."""

@@ -13,9 +13,9 @@ from .style import COLOURS, figure, legend
 Row = Mapping[str, Any]
 
 CAPTION = (
-    "The bound's percentile of the latency at each rate that was tried with the best setting. "
+    "The bound's percentile of the latency at each rate that was tried. "
     "Filled circles surely meet the bound, crosses surely miss it, rings are undecided. The green "
-    "stretch is borne; between it and the red one lies what the runs cannot tell."
+    "stretch is sustained; between it and the red one the runs do not decide."
 )
 
 _MARKS: Mapping[str, Mapping[str, Any]] = {
@@ -33,7 +33,7 @@ def latency_against_rate(best: Row, trials: Sequence[Row]) -> Figure:
     best
         Row of the table "capacity".
     trials
-        Rows of the table "trials" of its setting; those without a latency, since too many tasks
+        Rows of the table "trials"; those without a latency, since too many tasks
         failed, are left out.
     """
     found, axes = figure(height=3.6)
@@ -65,10 +65,9 @@ def latency_against_rate(best: Row, trials: Sequence[Row]) -> Figure:
     return found
 
 
-def of_best(tables: Mapping[str, Sequence[Row]]) -> tuple[Row, list[Row]] | None:
-    """The best setting's row and its rates; None in a record of another kind, or without rates."""
+def of_best(tables: Mapping[str, Sequence[Row]]) -> tuple[Row, Sequence[Row]] | None:
+    """The answer and the rates that were tried; None in a record without them."""
     if not (capacity := tables.get("capacity")):
         return None
-    best = capacity[0]
-    own = [t for t in tables.get("trials", ()) if t["setting"] == best["setting"]]
-    return (best, own) if any(t["latency_s"] is not None for t in own) else None
+    own = tables.get("trials", ())
+    return (capacity[0], own) if any(t["latency_s"] is not None for t in own) else None

@@ -25,10 +25,10 @@ def _headline(found: Comparison) -> str:
         verdict: sum(change.verdict == verdict for change in found.changes)
         for verdict in ("slower", "faster", "no real difference", "cannot tell")
     }
-    told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+    counted = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
     failing = f", {len(found.fails_more)} failing more often" if found.fails_more else ""
     return (
-        f"{told or 'nothing was done in both runs'}{failing}. Changes below "
+        f"{counted or 'nothing was done in both runs'}{failing}. Changes below "
         f"{100 * found.threshold:.3g} % do not matter; in {found.level:.0%} of comparisons of an "
         "unchanged build nothing is called changed."
     )

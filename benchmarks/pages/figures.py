@@ -1,4 +1,4 @@
-"""Figures of a record, as PNG: latencies, throughput against load, where time goes, efficiency.
+"""Figures of a record, as PNG: latencies, throughput against load, where time goes.
 
 Colours are those of Okabe and Ito, which people with any colour vision tell apart; lines also
 differ in marker and style. Every axis names its unit.
@@ -20,10 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from ..instrument.record import Estimate, Lane, Record
-from ..instrument.statistics import SAMPLES_NEEDED, borne, latencies
+from ..instrument.statistics import SAMPLES_NEEDED, latencies, supported
 from .bars import latency_points, named, throughput, units_of, where_time_goes
 from .capacity import CAPTION, latency_against_rate, of_best
-from .efficiency import efficiency_curve
 from .style import COLOURS, MARKERS, STYLE, figure, legend
 from .tables import time_unit
 
@@ -62,8 +61,6 @@ def draw(record: Record) -> list[Drawn]:
             found.insert(0, Drawn("capacity", CAPTION, latency_against_rate(*best)))
         if rows := record.tables.get("where"):
             found.append(Drawn("where", _WHERE, where_time_goes(rows)))
-        if rows := record.tables.get("efficiency"):
-            found.append(Drawn("efficiency", _EFFICIENCY, efficiency_curve(rows)))
         return found
 
 
@@ -81,14 +78,14 @@ def save(drawn: Sequence[Drawn], folder: Path) -> list[Path]:
 def latency_distribution(lanes: Sequence[Lane]) -> Figure:
     """Latency by percentile, on an axis that stretches the tail; one line per lane.
 
-    A line ends at the last percentile that its samples bear; a ring marks the longest latency.
+    A line ends at the last percentile that its samples support; a ring marks the longest latency.
     """
     found, axes = figure(height=3.6)
     scale, unit = time_unit(lanes)
     last = 50.0
     for number, lane in enumerate(lanes):
         samples = np.sort([x for r in lane.rounds for x in latencies(r)])
-        top = borne(len(samples))[-1]
+        top = supported(len(samples))[-1]
         last = max(last, top)
         share = (np.arange(len(samples)) + 1) / len(samples)
         kept = (share >= 0.5) & (share <= max(top / 100, 0.5))
@@ -156,10 +153,6 @@ _WHERE = (
     "Where the time of a request goes, mean per request. The black line is what the client waited; "
     "where several requests of one study overlap, the parts may reach beyond it."
 )
-_EFFICIENCY = (
-    "Throughput with more servers or instances. The percentages are shares of what growth in "
-    "proportion would give."
-)
 _DISTRIBUTION = (
     "How long requests took. At p95, 95 of 100 requests were as fast as the line or faster. The "
     "ring is the slowest of all. A line ends where too few requests were measured to go on."
@@ -186,7 +179,7 @@ def _against_load(lanes: Sequence[Lane]) -> Iterator[Drawn]:
         ("latency", "Latency", latency_against_load),
     )
     for loop, series in _sweeps(lanes):
-        offered = "requests in work at once" if loop == "closed" else "arrivals per second"
+        offered = "requests in flight at once" if loop == "closed" else "arrivals per second"
         for kind, what, plot in kinds:
             caption = f"{what} against {offered}; bars are 95 % intervals."
             yield Drawn(f"{kind}-against-load-{loop}", caption, plot(series))
@@ -218,7 +211,7 @@ def _load(lane: Lane) -> float:
 
 def _load_axis(axes: Axes, lanes: Sequence[Lane]) -> None:
     if lanes[0].loop == "closed":
-        axes.set_xlabel("requests in work at once (closed loop)")
+        axes.set_xlabel("requests in flight at once (closed loop)")
         axes.set_xticks(sorted({lane.concurrency for lane in lanes}))
     else:
         axes.set_xlabel("arrivals per second (open loop)")

@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 
 from ..instrument.record import Record
-from .answers import GLOSSARY, answers
-from .tables import Grid, about, grids, warnings
+from ..instrument.record import write as write_record
+from .tables import Grid, about, grids, markdown, warnings
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #d5dae0; --soft: #5a6470;
@@ -21,7 +21,6 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .warn { color: var(--warn); background: var(--warn-band); padding: .5rem .8rem; font-weight: 600; }
-.answers li { margin: .4rem 0; font-size: 1.05rem; }
 .about { color: var(--soft); font-size: .9rem; } .about code { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
@@ -31,9 +30,8 @@ th { background: var(--band); } td { min-width: 3rem; }
 .note { color: var(--soft); font-size: .85rem; }
 figure { margin: 1.2rem 0; } figure img { max-width: 100%; background: #fff; }
 figcaption { color: var(--soft); font-size: .85rem; }
-dt { font-weight: 600; margin-top: .6rem; } dd { margin: 0; }
 @media print { body { max-width: none; margin: 0; font-size: 11px; color: #000; background: #fff; }
-  figure, tr, dt, dd { break-inside: avoid; } .wide { overflow: visible; }
+  figure, tr { break-inside: avoid; } .wide { overflow: visible; }
   table { font-size: 8px; } }
 """.strip()
 """Light or dark as the reader's system is, and fit for printing."""
@@ -48,6 +46,15 @@ class Picture:
 
     png: bytes
     caption: str
+
+
+def write(record: Record, folder: Path) -> str:
+    """Write ``bench.json``, ``bench.md``, ``bench.html`` and figures; returns the Markdown."""
+    write_record(record, folder / "bench.json")
+    text = markdown(record)
+    (folder / "bench.md").write_text(text, encoding="utf-8")
+    write_page(record, folder)
+    return text
 
 
 def write_page(record: Record, folder: Path) -> list[Path]:
@@ -79,18 +86,12 @@ def page(record: Record, pictures: Iterable[Picture], lack: str = "") -> str:
     parts = [
         f"<h1>{title}</h1>",
         *(f'<p class="warn">{escape(line)}</p>' for line in warnings(record)),
-        "<h2>In short</h2>",
-        _list(answers(record), "answers"),
         "<h2>What was measured, on what</h2>",
         _list(about(record), "about"),
         *([f'<p class="note">{escape(lack)}</p>'] if lack else []),
         *_figures(pictures),
         *(part for grid in grids(record) for part in _table(grid)),
         *(["<h2>Notes</h2>", _list(record.notes, "notes")] if record.notes else []),
-        "<h2>What the words mean</h2>",
-        "<dl>",
-        *(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in GLOSSARY.items()),
-        "</dl>",
     ]
     head = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

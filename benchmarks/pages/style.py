@@ -22,21 +22,11 @@ WIDTH = 7.2
 """Of a figure in inches: a page of A4 between its margins."""
 
 STYLE: Any = {  # matplotlib's own type of it names every key
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.dpi": 150,
-    "font.size": 9.5,
-    "grid.color": "0.88",
-    "hatch.linewidth": 0.6,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5,
-    "savefig.facecolor": "white",
-}
+    "axes.axisbelow": True, "axes.grid": True, "axes.linewidth": 0.8, "axes.spines.right": False,
+    "axes.spines.top": False, "figure.dpi": 150, "font.size": 9.5, "grid.color": "0.88",
+    "hatch.linewidth": 0.6, "legend.fontsize": 8.5, "legend.frameon": False, "lines.linewidth": 1.6,
+    "lines.markersize": 5, "savefig.facecolor": "white",
+}  # fmt: skip
 
 
 def figure(height: float) -> tuple[Figure, Axes]:

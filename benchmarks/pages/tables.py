@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...client.pictures.canvas import DISCLAIMER
+from hilum.results.canvas import DISCLAIMER
+from hilum.results.provenance import REFERENCE
+
 from ..instrument.machine import described
 from ..instrument.record import Counters, Estimate, Lane, Record
 
@@ -22,11 +24,11 @@ RANDOM = (
 NOTHING = "–"
 
 TITLES: Mapping[str, str] = {
-    "capacity": "Capacity",
-    "trials": "Rates that were tried",
+    "capacity": "Capacity", "trials": "Rates that were tried",
     "where": "Where the time goes: mean per task",
-    "server_metrics": "What the server's machine bore",
-}
+    "overhead": "What Triton adds to ONNX Runtime in process", "targets": "Documented figures",
+    "ratios": "Throughput as a ratio to others", "server_metrics": "What the server's machine bore",
+}  # fmt: skip
 """Of tables whose name alone says too little."""
 
 
@@ -64,8 +66,8 @@ def about(record: Record) -> list[str]:
     if found.versions:
         lines.append("Versions: " + ", ".join(f"{n} {v}" for n, v in found.versions.items()))
     if record.server:
-        told = ", ".join(f"{k.replace('_', ' ')} {text(v)}" for k, v in record.server.items())
-        lines.append(f"Server: {told}")
+        facts = ", ".join(f"{k.replace('_', ' ')} {text(v)}" for k, v in record.server.items())
+        lines.append(f"Server: {facts}")
     for what in ("weights", "precision"):
         values = sorted({str(getattr(lane, what)) for lane in record.lanes})
         if values:
@@ -82,8 +84,12 @@ def about(record: Record) -> list[str]:
 
 def warnings(record: Record) -> list[str]:
     """What has to stand beside every figure."""
-    random = any("random" in lane.weights.lower() for lane in record.lanes)
-    return [*([RANDOM] if random else []), DISCLAIMER]
+    weights = [lane.weights for lane in record.lanes]
+    weights += [str(row.get("weights")) for row in record.tables.get("measured", ())]
+    random = any("random" in one.lower() for one in weights)
+    reference = any("reference" in one.lower() for one in weights)
+    notes = [*([RANDOM] if random else []), *([REFERENCE] if reference else [])]
+    return [*notes, DISCLAIMER]
 
 
 def grids(record: Record) -> list[Grid]:

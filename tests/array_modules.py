@@ -16,6 +16,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 import pytest
+
 from hilum.preprocessing.arrays import to_host
 
 STRICT, CUPY = "array_api_strict", "cupy"

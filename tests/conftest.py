@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import sys
@@ -9,29 +10,74 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from server_pool import borrowed
+
 from hilum.catalog import SYSTEMS
 from hilum.catalog import cxr_severity as cxr
 from hilum.server.launcher import TritonServer
 
+pytest_plugins = ("servers",)
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # for helper modules that several rooms share
 
-# A shell's background job ignores Ctrl-C, and so would the programs that tests start from it.
+# A shell's background job ignores Ctrl-C, one of nohup also SIGHUP, and so would the programs that
+# tests start from it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-LONGEST = ("test_readme.py", "test_certificates.py", "test_real_xrays.py", "test_ct_full_size.py")
+LONGEST = (
+    "test_readme.py", "test_two_servers.py", "test_certificates.py", "test_real_xrays.py",
+    "test_ct_full_size.py", "test_bench_covid_mtl.py", "test_bench_dlpe.py", "test_types.py",
+    "test_load_arrivals.py",
+)  # fmt: skip
 """Files that take minutes: the last of them would keep one process busy while the other rests."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the others keep their order."""
-    order = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+SERVERS = (
+    "dlpe_server", "mtl_server", "desk_server", "standin_server", "ct_server", "angel_server",
+    "chest_server",
+)  # fmt: skip
+"""Shared servers, the slowest to start first. Files that ask for the same one follow each other, so
+that each process that runs tests starts it once."""
+
+
+CLOCKS = ("test_load_loops.py", "test_load_counters.py", "test_process_memory.py")
+"""Files that compare clocks, or the memory of a moment, with what they must be."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest files first, then those with shared servers, and mark what runs alone.
+
+    Tests on CuPy are left out where it is not installed: each would say so in a line of its own.
+    """
+    if importlib.util.find_spec("cupy") is None:
+        absent = [item for item in items if item.get_closest_marker("gpu")]
+        config.hook.pytest_deselected(items=absent)
+        items[:] = [item for item in items if item not in set(absent)]
+    for item in items:
+        if item.path.name in CLOCKS:
+            item.add_marker(pytest.mark.serial)
+    longest = {name: place for place, name in enumerate(LONGEST)}
+    asked: dict[Path, int] = {}
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        server = min((n for n, s in enumerate(SERVERS) if s in fixtures), default=len(SERVERS))
+        asked[item.path] = min(server, asked.get(item.path, server))
+    items.sort(key=lambda i: (longest.get(i.path.name, len(longest)), asked[i.path]))
 
 
 STANDINS = {"manet": (544, 0.9), "fpn": (384, 0.9), "pan": (544, 0.5), "linknet": (544, 0.2)}
 """Stage II stand-ins: input side and image-level probability, by the network they replace."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Logs and runtime folders of all servers that tests start, away from the user's."""
+    folder = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder))
+        yield folder / "hilum"
 
 
 @pytest.fixture(scope="session")
@@ -50,43 +96,36 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def standin_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def standin_repository() -> Path:
     """A repository that serves analytic stand-ins through `--onnx`: small, quick, exact."""
+    import exports
+
+    return exports.cached("standins", _export_standins) / "repository"
+
+
+def _export_standins(folder: Path) -> None:
     import standins
+
     from hilum.export.repository import export_system
 
-    folder = tmp_path_factory.mktemp("standins")
     files = {"lung": standins.write_lung(folder / "lung.onnx")}
     for name, (side, cls) in STANDINS.items():
         files[name] = standins.write_disease(folder / f"{name}.onnx", side, cls)
-    repository = folder / "repository"
-    export_system(SYSTEMS["cxr-severity"], repository=repository, onnx=files)
-    return repository
+    export_system(SYSTEMS["cxr-severity"], repository=folder / "repository", onnx=files)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def standin_server(standin_repository: Path) -> Iterator[TritonServer]:
     """A running Triton with the ensembles of all stand-ins."""
     models = [cxr.ENSEMBLES[name].model for name in STANDINS]
-    with TritonServer(standin_repository, models=models) as server:
+    with borrowed("standin", standin_repository, models) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def exported_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with all ten networks of the X-ray system and random weights (minutes).
-
-    Where several processes share the tests, one of them exports for all.
-    """
+def exported_repository() -> Path:
+    """A repository with all ten networks of the X-ray system and random weights (minutes)."""
     import exports
 
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # of all processes
-    repository = folder / "exported-repository"
-    with FileLock(folder / "exported-repository.lock"):
-        if not repository.is_dir():
-            made = tmp_path_factory.mktemp("exported") / "repository"
-            exports.export_all(made)
-            made.rename(repository)
-    return repository
+    made = exports.cached("xrays", lambda folder: exports.export_all(folder / "repository"))
+    return made / "repository"

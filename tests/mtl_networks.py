@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from hilum.catalog import covid_mtl as catalog
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from hilum.catalog import covid_mtl as catalog
 
 
 def closed_form(network: nn.Module) -> dict[str, Tensor]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import numpy as np
-from hilum.benchmarks.capacity_bisection import Limits
-from hilum.benchmarks.capacity_rule import Bound
-from hilum.benchmarks.capacity_search import Rule
-from hilum.benchmarks.capacity_trials import Ask, Served, Setting, Trial
-from hilum.benchmarks.instrument.arrivals import poisson
 from records import make_round
 from stand_in import lindley
 
-SERVED = Served("grpc", "random", "fp32", "image", 1, 64)
+from hilum.benchmarks.capacity_bisection import Limits
+from hilum.benchmarks.capacity_rule import Bound
+from hilum.benchmarks.capacity_search import Rule
+from hilum.benchmarks.capacity_trials import Ask, Served, Trial
+from hilum.benchmarks.instrument.arrivals import poisson
 
-SPACE = {"transport": ("auto", "grpc"), "instances": (None, 1, 2, 4), "workers": (None, 8)}
+SERVED = Served("grpc", "random", "fp32", "image", 1, 64)
 
 
 def still(_: str) -> None:
@@ -45,17 +43,17 @@ def m_d_1_capacity(service: float, beside: float, bound: Bound) -> float:
 
 @dataclasses.dataclass(slots=True)
 class Simulated:
-    """One instance with a service time that is always the same; made anew for each setting."""
+    """One instance with a service time that is always the same."""
 
-    service: Callable[[Setting], float]
-    made: list[tuple[Setting, Ask]] = dataclasses.field(default_factory=list)
+    service: float
+    made: list[Ask] = dataclasses.field(default_factory=list)
     stop_after: int | None = None
 
-    def make(self, setting: Setting, ask: Ask) -> Trial:
+    def make(self, ask: Ask) -> Trial:
         if self.stop_after is not None and len(self.made) >= self.stop_after:
             raise KeyboardInterrupt
-        self.made.append((setting, ask))
-        service, seconds = self.service(setting), ask.seconds
+        self.made.append(ask)
+        service, seconds = self.service, ask.seconds
         if ask.kind == "open":
             due = np.array(poisson(ask.offered, seconds, ask.seed))
             ended = due + lindley(due, np.full(len(due), service)) + service
@@ -63,20 +61,9 @@ class Simulated:
             number = min(ask.tasks or 10**9, int(seconds / service))
             ended = service * (1 + np.arange(number))
             due = np.maximum(ended - service * ask.offered, 0)
-        return Trial(setting, ask, make_round(due, ended), SERVED)
+        return Trial(ask, make_round(due, ended), SERVED)
 
 
 def rule(bound: Bound, **fields: object) -> Rule:
     usual = {"limits": Limits(0.05), "closed_seconds": 2.0, "least_seconds": 4.0}
     return Rule(bound, 64, **{**usual, **fields})  # type: ignore[arg-type]
-
-
-def service_of(setting: Setting) -> float:
-    """More instances are faster up to two, gRPC is slower than shared memory."""
-    return {None: 0.02, 1: 0.025, 2: 0.012, 4: 0.018}[setting.instances] + 0.002 * (
-        setting.transport == "grpc"
-    )
-
-
-def plan_of(settings: tuple[Setting, ...]) -> dict[str, object]:
-    return {"system": "cxr-severity", "settings": [str(s) for s in settings], "seconds": None}

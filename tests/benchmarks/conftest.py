@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import stand_in
+
 from hilum.client import Client
 
 Send = Callable[..., np.ndarray]

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from hilum.client import Client
 from hilum.server.arguments import Ports, Settings, arguments
-from hilum.server.assemble import assemble_backends
+from hilum.server.backend_folder import assemble_backends
+from hilum.server.binary import find_server
 from hilum.server.environment import server_environment
-from hilum.server.find import find_server
 from hilum.server.launcher import free_ports
 
 # perf_counter is the monotonic clock of the whole machine, so the client can read these times.

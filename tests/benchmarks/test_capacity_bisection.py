@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from hilum.benchmarks.capacity_bisection import (
-    Limits,
-    Tried,
-    ascending,
-    guess,
-    interval,
-    next_rate,
-)
+from hilum.benchmarks.capacity_bisection import Limits, Tried, ascending, interval, next_rate
 
 LIMITS = Limits(tolerance=0.1, runs=3, edge=2, most=20)
 
@@ -62,4 +55,3 @@ def test_a_lower_miss_counts_more_than_a_higher_hit() -> None:
     assert not ascending(tried)
     assert ascending(tried[:2])
     assert not ascending([Tried(3.0, "undecided", 3), *tried[:2]])
-    assert guess(10.0, tried) == 5.0

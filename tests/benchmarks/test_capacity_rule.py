@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from records import make_round
+
 from hilum.benchmarks.capacity_rule import Bound, duration, judge, parse_duration
 from hilum.benchmarks.instrument.loops import NOT_STARTED
 from hilum.catalog.errors import InputError
-from records import make_round
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from records import MACHINE, NO_SUMMARY, closed_round, make_lane, make_record
+from typer.testing import CliRunner
+
 from hilum.benchmarks.instrument.compare import Comparison
 from hilum.benchmarks.instrument.compare import compare as compare_records
 from hilum.benchmarks.instrument.record import Deviation, Lane, Record, write
 from hilum.benchmarks.pages.changes import markdown
 from hilum.catalog.errors import InputError
-from hilum.client.cli import app
-from records import MACHINE, NO_SUMMARY, closed_round, make_lane, make_record
-from typer.testing import CliRunner
+from hilum.cli import app
 
 compare = partial(compare_records, repeats=400)
 LATER = "2026-11-21T11:00:00+00:00"
@@ -120,7 +121,7 @@ def test_a_change_below_the_threshold_does_not_matter() -> None:
     assert verdicts(compare([old], [new], threshold=0.08))["throughput"] == "no real difference"
 
 
-def test_too_few_rounds_cannot_tell() -> None:
+def test_too_few_rounds_cannot_decide() -> None:
     found = compare([record(*rounds(0, count=2))], [record(*rounds(1, count=2, slowed=3))])
     assert set(verdicts(found).values()) == {"cannot tell"}
     assert found.changes[0].ratio.low is None

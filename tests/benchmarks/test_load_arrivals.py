@@ -11,19 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hilum.benchmarks.instrument import counters, record, workloads
+from typer.testing import CliRunner
+
+from hilum.benchmarks.instrument import counters, record
 from hilum.benchmarks.instrument.arrivals import drawn, fixed, mixed, poisson, replay, shares
 from hilum.benchmarks.instrument.loops import open_loop
 from hilum.benchmarks.instrument.machine import described, machine
 from hilum.benchmarks.instrument.statistics import summarise
 from hilum.benchmarks.instrument.where import by_system, where
+from hilum.benchmarks.systems import workload
 from hilum.catalog import SYSTEMS
 from hilum.catalog.errors import InputError
+from hilum.cli import app
 from hilum.client import Client
-from hilum.client.cli import app
-from hilum.client.pipelines import PIPELINES
+from hilum.client.registry import INSTALLED
 from hilum.server.launcher import TritonServer
-from typer.testing import CliRunner
 
 HILUM = Path(sys.executable).with_name("hilum")
 
@@ -136,15 +138,15 @@ def test_mixed_traffic_goes_where_it_belongs(
 
 
 def test_every_system_has_a_workload() -> None:
-    for system in PIPELINES:
+    for system in INSTALLED:
         for quick in (False, True):
-            load = workloads.workload(system, quick=quick)
+            load = workload(system, quick=quick)
             assert load.system == system
             assert set(load.models) <= set(load.counted)
             assert load.networks
             assert load.describe.startswith(system)
     with pytest.raises(InputError, match="no workload of 'x-ray'"):
-        workloads.workload("x-ray")
+        workload("x-ray")
 
 
 def test_machine() -> None:
@@ -200,7 +202,7 @@ def test_bench_load(bench: Path, standin_server: TritonServer) -> None:
 def test_bench_load_can_be_read(bench: Path) -> None:
     text = (bench / "bench.md").read_text()
     assert text.strip() in (bench / "printed").read_text()
-    assert "closed loop, 2 in work ¹" in text
+    assert "closed loop, 2 in flight ¹" in text
     assert "Closed loop: nothing is sent while the server stalls" in text
     assert "Not a medical device" in text or "not a medical device" in text
     assert (bench / "bench.html").stat().st_size > 10_000

@@ -6,18 +6,19 @@ import time
 from pathlib import Path
 
 import numpy as np
+from stand_in import Running
+
 from hilum.benchmarks.instrument import counters
 from hilum.benchmarks.instrument.loops import closed_loop
 from hilum.benchmarks.instrument.record import Counters, Round
 from hilum.client import Client
 from hilum.server.arguments import Ports
 from hilum.server.launcher import TritonServer, free_ports
-from stand_in import Running
 
 MEMORY = ("memory in use, GiB", "host")
 
 
-def test_counters_tell_a_restart(sleeper_repository: Path) -> None:
+def test_counters_show_a_restart(sleeper_repository: Path) -> None:
 
     def lane(number: int) -> Round:
         done = closed_loop(lambda _: one(), concurrency=1, tasks=3)

@@ -12,6 +12,8 @@ from statistics import median
 
 import numpy as np
 import pytest
+from stand_in import Running, lindley
+
 from hilum.benchmarks.instrument import counters
 from hilum.benchmarks.instrument.arrivals import fixed, poisson
 from hilum.benchmarks.instrument.loops import (
@@ -26,9 +28,8 @@ from hilum.benchmarks.instrument.record import Round
 from hilum.benchmarks.instrument.statistics import latencies, percentile, summarise, throughputs
 from hilum.catalog.errors import InputError
 from hilum.client import Client
-from stand_in import Running, lindley
 
-CLOSE = 0.05
+CLOSE = 0.1
 """What the instrument may be off, as a share."""
 
 
@@ -242,7 +243,7 @@ def test_an_overload_is_given_up(send: Callable[..., np.ndarray]) -> None:
     assert summarise([measured], 1).failures == {NOT_STARTED: len(left)}
 
 
-def test_failures_are_told_by_reason_and_the_run_goes_on(
+def test_failures_are_reported_by_reason_and_the_run_goes_on(
     send: Callable[..., np.ndarray], client: Client
 ) -> None:
     def task(number: int) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hilum.benchmarks import idle, peer_networks, peers
+from typer.testing import CliRunner
+
+from hilum.benchmarks import peer_networks, peers
 from hilum.benchmarks.accuracy import Found, compare
 from hilum.benchmarks.instrument.record import Record, read
+from hilum.benchmarks.pages.page import write
 from hilum.benchmarks.peer_networks import Subject, chosen_networks, subject, used_outputs
-from hilum.benchmarks.peer_pytriton import PYTRITON
 from hilum.benchmarks.peer_runs import (
     COMPILED,
     EAGER,
@@ -32,14 +32,12 @@ from hilum.benchmarks.peer_runs import (
     usual_options,
 )
 from hilum.benchmarks.peer_served import AS_SERVED, GRPC, HTTP, IN_FLIGHT, SHM
-from hilum.benchmarks.peer_table import write
 from hilum.benchmarks.runs import torch_core
 from hilum.catalog import SYSTEMS
 from hilum.catalog.errors import InferenceFailed, InputError, RepositoryError
-from hilum.client.cli import app
+from hilum.cli import app
 from hilum.export.repository import export_system
 from hilum.server.machine import cores
-from typer.testing import CliRunner
 
 pytestmark = pytest.mark.load
 
@@ -77,7 +75,7 @@ def _subject(repository: Path) -> Subject:
 def test_every_peer_gives_the_same_result(record: Record) -> None:
     lanes = {lane.name.partition(": ")[2]: lane for lane in record.lanes}
     served = {GRPC, SHM, HTTP, f"{AS_SERVED}, {IN_FLIGHT} in flight"}
-    assert served | {EAGER, ORT, ORT_AS_SERVED, OPENVINO, PYTRITON} <= set(lanes)
+    assert served | {EAGER, ORT, ORT_AS_SERVED, OPENVINO} <= set(lanes)
     for name in (COMPILED, OPENVINO_BF16):
         assert name in lanes or any(n.startswith(f"{name} is left out: ") for n in record.notes)
     assert (COMPILED in lanes) == (find_compiler() is not None)
@@ -92,7 +90,6 @@ def test_every_peer_gives_the_same_result(record: Record) -> None:
         assert not lane.summary.failures
     assert lanes[ORT].deviation.largest == lanes[GRPC].deviation.largest == 0
     assert not any("ANOTHER RESULT" in note for note in record.notes)
-    assert any("cores busy" in note for note in record.notes)
 
 
 def test_bytes_and_counts_are_those_of_the_tensors(record: Record) -> None:
@@ -104,10 +101,9 @@ def test_bytes_and_counts_are_those_of_the_tensors(record: Record) -> None:
             continue
         assert (lane.sent_bytes, lane.received_bytes) == (slab, probability)
         by_transport[lane.transport] = lane
-        if PYTRITON not in lane.name:
-            counted = lane.counters["dlpe_lung_z"]
-            assert counted.requests == sum(len(r.started) for r in lane.rounds)
-            assert counted.infer_s > 0
+        counted = lane.counters["dlpe_lung_z"]
+        assert counted.requests == sum(len(r.started) for r in lane.rounds)
+        assert counted.infer_s > 0
     assert set(by_transport) == {"grpc", "shm", "http"}
     rows = record.tables["overhead"]
     assert [row["transport"] for row in rows] == ["grpc", "shm", "http"]
@@ -123,7 +119,7 @@ def test_the_report_can_be_read_again(record: Record, tmp_path: Path) -> None:
     assert again.lanes == record.lanes
     assert (tmp_path / "bench.html").stat().st_size > 10_000
     for row in record.tables["peers"]:
-        assert text.count(f"| {row['lane']} |") == 1
+        assert f"| {row['lane']} |" in text
     ours = next(row for row in record.tables["peers"] if row["lane"] == ORT)
     assert ours["ratio"] == 1
     assert "RANDOM WEIGHTS" in text
@@ -185,7 +181,9 @@ def test_only_outputs_are_asked_for_that_a_pipeline_uses() -> None:
     assert used_outputs(SYSTEMS["lungmask"], SYSTEMS["lungmask"].networks[0]) == ("label",)
 
 
-def test_without_a_compiler_it_is_told(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_it_is_reported(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(LeftOut, match=r"needs a C\+\+ compiler"):
         compiled(_subject(repository), lambda: pytest.fail("nothing is built"))
@@ -207,18 +205,7 @@ def test_threads_rest_between_runs(repository: Path) -> None:
     assert served.enable_cpu_mem_arena
 
 
-def test_what_children_compute_is_seen() -> None:
-    burn = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
-    before = idle._cpu_seconds()
-    with subprocess.Popen(
-        [sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
-        child.stdout.readline()
-        assert idle._cpu_seconds() - before >= 0.25
-        child.communicate(b"\n")
-
-
-def test_wrong_use_is_told(repository: Path, tmp_path: Path) -> None:
+def test_wrong_use_is_reported(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no system 'x'; there are cxr-severity"):
         chosen_networks("x", ())
     with pytest.raises(InputError, match="no network 'lungs'"):

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hilum.benchmarks.memory import SessionMemory, peak_bytes, session
-from hilum.benchmarks.processes import apart
+
+from hilum.benchmarks.memory import SessionMemory, apart, peak_bytes, session
 
 HELD = 60_000_000
 """Bytes that each of two processes of a session holds at a time."""
@@ -47,10 +47,9 @@ def test_memory_of_a_session(leader: int) -> None:
     for _ in range(2):  # it may look several times
         with memory:
             pass
-    found = memory.report()
-    assert found["processes"] == 2
+    assert memory.processes == 2
     # One of them has given its memory back; both had it once.
-    assert HELD < found["sampled_peak_bytes"] < 2 * HELD < found["upper_bound_bytes"]
+    assert HELD < memory.sampled_peak < 2 * HELD < memory.upper_bound
 
 
 def test_a_process_that_is_gone_holds_nothing() -> None:

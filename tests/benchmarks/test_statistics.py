@@ -6,18 +6,19 @@ import math
 
 import numpy as np
 import pytest
+from records import closed_round, make_round, open_round, service
+
 from hilum.benchmarks.instrument.statistics import (
     bootstrap,
-    borne,
     latencies,
     percentile,
     ratio,
     summarise,
+    supported,
     throughputs,
     widening,
 )
 from hilum.catalog.errors import InputError
-from records import closed_round, make_round, open_round, service
 
 
 def median(values: np.ndarray) -> float:
@@ -45,7 +46,7 @@ def test_percentiles_are_values_that_occurred() -> None:
     ],
 )
 def test_percentiles_that_samples_bear(samples: int, expected: tuple[float, ...]) -> None:
-    assert borne(samples) == expected
+    assert supported(samples) == expected
 
 
 def test_latency_counts_from_the_intended_start_and_leaves_failures_out() -> None:

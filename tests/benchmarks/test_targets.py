@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hilum.benchmarks import target_measures, targets
-from hilum.benchmarks.instrument import workloads
-from hilum.benchmarks.instrument.record import read
-from hilum.benchmarks.target_files import measured_in
-from hilum.benchmarks.target_rows import Measured, as_row, better, convert, judge, rows
+from typer.testing import CliRunner
+
+from hilum.benchmarks import targets
+from hilum.benchmarks.instrument.machine import machine
+from hilum.benchmarks.instrument.record import new_record, read
+from hilum.benchmarks.instrument.record import write as write_record
+from hilum.benchmarks.pages.page import write
+from hilum.benchmarks.systems import cxr_severity, described, workload
+from hilum.benchmarks.target_rows import Measured, better, convert, judge, measured_in, rows
 from hilum.benchmarks.target_rows import targets as documented
 from hilum.catalog import SYSTEMS, Figure
 from hilum.catalog.errors import InputError
-from hilum.client.cli import app
-from typer.testing import CliRunner
+from hilum.cli import app
 
 CPU, H200, TI = "EPYC, 2 cores, no GPU", "GPU: NVIDIA H200", "RTX 2080 Ti 11 GB, PyTorch"
 
@@ -34,7 +38,7 @@ def test_every_documented_figure_has_one_row() -> None:
     for system in SYSTEMS.values():
         every.update((system.name, "", f) for f in system.published)
         every.update((system.name, n.name, f) for n in system.networks for f in n.published)
-    made = rows(documented(), [], target_measures.REMEDIES)
+    made = rows(documented(), [], targets.remedies())
     assert len(made) == every.total() > 80
     told = Counter(
         (
@@ -55,7 +59,7 @@ def test_every_documented_figure_has_one_row() -> None:
 
 def test_what_can_be_measured_is_documented_somewhere() -> None:
     names = {(t.system, t.figure.quantity) for t in documented()}
-    assert set(target_measures.REMEDIES) <= names
+    assert set(targets.remedies()) <= names
 
 
 @pytest.mark.parametrize(
@@ -80,16 +84,16 @@ def test_what_can_be_measured_is_documented_somewhere() -> None:
         (Figure("time", 2, "min", "one V100"), _measured(121, "s"), "not comparable", "V100"),
         (
             Figure("time", 2, "min", "one V100"),
-            _measured(1, "s", limits="EXTRAPOLATED from 32³"),
+            _measured(1, "s", limits="measured on a grid of 32³"),
             "not comparable",
-            "EXTRAPOLATED",
+            "a grid of 32³",
         ),
         (Figure("time", 1, "s"), _measured(2, "s"), "not comparable", "is not documented"),
         (Figure("CPU memory", 24, "GB"), _measured(9000, "MB"), "pass", "met"),
         (Figure("CPU memory", 24, "GB"), _measured(25, "GB"), "fail", "not met"),
-        (Figure("AUC", 0.939, ""), _measured(0.94, ""), "not comparable", "weights and data"),
+        (Figure("AUC", 0.939, ""), _measured(0.94, ""), "fail", "differs by 0.001"),
         (Figure("accuracy", 90.2, "%"), None, "not comparable", "weights and data"),
-        (Figure("parameters", 11.5, "M"), None, "not comparable", "property"),
+        (Figure("parameters", 11.5, "M"), None, "not comparable", "weights and data"),
         (Figure("time", 2, "min", TI), None, "not comparable", "not measured; look"),
     ],
 )
@@ -108,12 +112,12 @@ def test_units_of_other_kinds_are_refused() -> None:
 def test_measured_here_and_taken_from_the_record(
     standin_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(target_measures, "QUICK_NETWORKS", ("manet", "fpn"))
+    monkeypatch.setattr(cxr_severity, "QUICK_NETWORKS", ("manet", "fpn"))
     monkeypatch.setattr(targets, "QUICK", (3, 0.5))
-    monkeypatch.setattr(workloads, "IMAGES", 2)
+    monkeypatch.setattr(cxr_severity, "IMAGES", 2)
     plan = targets.Plan(systems=("cxr-severity",), quick=True, repository=standin_repository)
     record = targets.measure(plan, lambda _text: None)
-    text = targets.write(record, tmp_path / "first")
+    text = write(record, tmp_path / "first")
     found = {(r["network"], r["figure"]): r for r in record.tables["targets"]}
     for name, value in (("manet", 7.9), ("fpn", 9.4)):
         row = found[name, "throughput"]
@@ -124,7 +128,8 @@ def test_measured_here_and_taken_from_the_record(
     assert found["pspnet", "throughput"]["measured"] is None
     assert "leave out --quick" in found["pspnet", "throughput"]["reason"]
     assert [lane.systems for lane in record.lanes] == [{"cxr-severity": 1.0}] * 2
-    assert text.count("| manet: throughput |") == 1
+    assert "| cxr-severity | manet | throughput | 7.9 | images/s |" in text
+    assert "RANDOM" not in text  # the stand-ins are a user's files
     again = read(tmp_path / "first" / "bench.json")
     assert [dict(r) for r in again.tables["targets"]] == [dict(r) for r in record.tables["targets"]]
 
@@ -140,72 +145,26 @@ def test_measured_here_and_taken_from_the_record(
     assert (tmp_path / "second" / "bench.html").is_file()
 
 
-def _dlpe_report(grid: int) -> dict[str, object]:
-    return {
-        "title": SYSTEMS["dlpe"].title,
-        "hardware": "GPU server, GPU: NVIDIA H200",
-        "weights": "store",
-        "command": "hilum bench dlpe",
-        "grid": grid,
-        "study": {
-            "seconds": 30.0,
-            "seconds_at_512": 1920.0,
-            "series": "240 slices",
-            "client_peak_bytes": 4e9,
-            "server_memory": {"sampled_peak_bytes": 5e9},
-        },
-        "steps": {
-            "side": grid,
-            "rows": [{"step": "connectivity refinement of lungs", "seconds": 3.0}],
-        },
-    }
-
-
-@pytest.mark.parametrize(
-    ("grid", "minutes", "outcome"), [(128, 32, "not comparable"), (512, 0.5, "pass")]
-)
-def test_a_benchmark_of_dlpe_fills_its_rows(
-    grid: int, minutes: float, outcome: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "bench.json"
-    path.write_text(json.dumps(_dlpe_report(grid)))
-    made = rows(documented(("dlpe",)), measured_in([path]), {})
-    speed = [r for r in made if r["figure"] == "time per scan"]
-    assert [r["documented"] for r in speed] == [2.0, 1.0]
-    for row in (*speed, *(r for r in made if r["figure"].startswith("CPU memory"))):
-        assert row["verdict"] == outcome
-    assert [r["measured"] for r in speed] == [minutes] * 2
-    refined = next(r for r in made if r["figure"] == "connectivity refinement of lungs, about")
-    assert refined["measured"] == pytest.approx(0.05)
-
-
-def test_a_benchmark_of_x_rays_fills_its_rows(tmp_path: Path) -> None:
-    lanes = [("PyTorch, as published", 1, 20.0), ("Triton, gRPC", 2, 9.0), ("Triton, gRPC", 1, 8.0)]
-    report = {
-        "title": "X-ray severity scoring",
-        "hardware": f"{CPU} used",
-        "weights": "random",
-        "command": "hilum bench cxr-severity",
-        "parts": [
-            {
-                "title": "MA-Net, RegNetX-6.4GF",
-                "rows": [{"lane": n, "concurrency": c, "per_second": v} for n, c, v in lanes],
-            }
-        ],
-    }
-    path = tmp_path / "bench.json"
-    path.write_text(json.dumps(report))
-    (found,) = measured_in([path])
-    assert (found.network, found.value, found.gpu) == ("manet", 9.0, False)
+def test_every_system_is_described_and_can_be_loaded() -> None:
+    for name in SYSTEMS:
+        assert described(name) is not None
+        assert workload(name, quick=True).networks
+    assert described("nobody") is None
+    with pytest.raises(InputError, match="no workload of 'nobody'; there are cxr-severity"):
+        workload("nobody")
+    assert set(targets.measurable((), quick=True)) == {
+        "cxr-severity", "ct-classifier", "dlpe", "covid-mtl"
+    }  # fmt: skip
+    assert "ct-angel" in targets.measurable((), quick=False)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "it holds no object"),
+        ("[]", "has the schema None"),
         ("no JSON", "is no benchmark's record"),
-        ("{}", "holds no figure that a publication documents"),
-        (json.dumps({"title": "X-ray severity scoring"}), "measure again"),
+        ("{}", "has the schema None"),
+        (json.dumps({"schema": "hilum-bench/0"}), "measure again"),
     ],
 )
 def test_files_that_are_no_records_are_refused(content: str, message: str, tmp_path: Path) -> None:
@@ -220,7 +179,7 @@ def test_files_that_are_no_records_are_refused(content: str, message: str, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_system_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_system_that_is_none_is_reported(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["bench", "targets", "nobody", "--out", str(tmp_path)])
     assert done.exit_code == 2
     assert "there is no system 'nobody'" in done.output
@@ -229,12 +188,11 @@ def test_a_system_that_is_none_is_told(tmp_path: Path) -> None:
 def test_the_last_file_counts(tmp_path: Path) -> None:
     paths = []
     for number, value in enumerate((5.0, 6.0)):
-        record = targets.Record(
-            kind="targets", title="t", command="c", date="d", hilum_version="0",
-            machine=targets.machine(),
-            tables={"measured": (as_row(_measured(value, "images/s")),)},
-        )  # fmt: skip
-        paths.append(tmp_path / f"{number}.json")
-        targets.write_record(record, paths[-1])
+        tables = {"measured": (asdict(_measured(value, "images/s")),)}
+        record = new_record("targets", "t", "c", machine(), tables=tables)
+        paths.append(write_record(record, tmp_path / f"{number}.json"))
     (found,) = measured_in(paths)
     assert found.value == 6.0
+    without = write_record(new_record("load", "t", "c", machine()), tmp_path / "without.json")
+    with pytest.raises(InputError, match="holds no figure that a publication documents"):
+        measured_in([without])

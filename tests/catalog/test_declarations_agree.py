@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+
 from hilum.catalog import SYSTEMS, closure, ct_angel, ct_classifier, find_model
 from hilum.catalog import cxr_severity as cxr
 from hilum.catalog.errors import CatalogError

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import hilum, report_of
+from commands import called, report_of
+
 from hilum.catalog import cxr_severity as cxr
 from hilum.catalog.errors import ConnectionFailed, InferenceFailed, RepositoryError
 from hilum.client import Client, ClientPool, Outcome
 from hilum.client.session import Session
 from hilum.client.steps import Steps
-from hilum.preprocessing.phantom import chest_xray
+from hilum.preprocessing.phantoms.xray import chest_xray
 from hilum.server.launcher import TritonServer
 
 MakeServer = Callable[..., TritonServer]
@@ -96,7 +97,7 @@ def test_a_server_dies_and_comes_back(two: list[TritonServer], make_server: Make
         until(lambda: asked(pool, "small") == [2, 2])
 
 
-def test_a_server_that_is_told_to_stop_loses_nothing(two: list[TritonServer]) -> None:
+def test_a_server_that_is_asked_to_stop_loses_nothing(two: list[TritonServer]) -> None:
     """Triton unloads its models first and answers NOT_FOUND meanwhile."""
     slow = {"seconds": np.array([0.03], np.float32)}
     with (
@@ -110,7 +111,7 @@ def test_a_server_that_is_told_to_stop_loses_nothing(two: list[TritonServer]) ->
         assert all(len(a.result().outputs["done"]) == 100_000 for a in answers)
 
 
-def test_what_another_server_would_refuse_too_is_told_at_once(two: list[TritonServer]) -> None:
+def test_what_another_server_would_refuse_too_is_reported_at_once(two: list[TritonServer]) -> None:
     with ClientPool([server.grpc_url for server in two], retry_window_s=60) as pool:
         start = time.monotonic()
         with pytest.raises(InferenceFailed, match="refused"):
@@ -178,10 +179,10 @@ def test_servers_may_differ_in_engines_but_not_in_precision(
 def test_the_command_takes_several_servers(
     standin_server: TritonServer, third: TritonServer, tmp_path: Path
 ) -> None:
-    made = hilum("phantom", "cxr", "--count", 4, "--out", tmp_path / "xrays")
+    made = called("phantom", "cxr", "--count", 4, "--out", tmp_path / "xrays")
     assert made.returncode == 0, made.stderr
     urls = f"{standin_server.grpc_url},{third.grpc_url}"
-    done = hilum(
+    done = called(
         "run", "cxr-severity", tmp_path / "xrays", "--network", "manet", "--url", urls,
         "--url", "127.0.0.1:1", "--no-pictures", "--out", tmp_path / "out",
     )  # fmt: skip

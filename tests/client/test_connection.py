@@ -3,67 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
-import shutil
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent import futures
-from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from listeners import echo, http_listening, listening
+
+from hilum.catalog import SYSTEMS
 from hilum.catalog.errors import ConnectionFailed, DeadlineExceeded, InferenceFailed
-from hilum.client import AsyncClient, Client, calls
-from hilum.client.listener import Listener, identify, unverified
+from hilum.client import AsyncClient, Client
+from hilum.client.calls import Calls
 from hilum.client.options import ConnectionOptions
+from hilum.client.probe import Listener, identify
 from hilum.server.launcher import TritonServer, free_ports
+from hilum.systems.base import BaseSystem
 
-BareServer = Callable[..., AbstractContextManager[int]]
 X = np.arange(32, dtype=np.float32).reshape(2, 16)
-
-
-@contextmanager
-def listening(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A TCP server; yields its port."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                threading.Thread(target=talk, args=(connection,), daemon=True).start()
-
-        def talk(connection: socket.socket) -> None:
-            with connection:
-                answer(connection)
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
-
-
-def echo(connection: socket.socket) -> None:
-    while data := connection.recv(4096):
-        connection.sendall(data)
-
-
-@contextmanager
-def http_listening() -> Iterator[int]:
-    class Quiet(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +67,7 @@ def test_a_key_needs_its_certificate() -> None:
         ConnectionOptions(tls_client_key="client.key")
 
 
-def test_what_a_server_tells(url: str) -> None:
+def test_what_a_server_reports(url: str) -> None:
     with Client(url) as client:
         assert client.ready()
         assert client.models() == ("dynamic", "hilum_about", "picture", "slow", "small")
@@ -141,21 +103,83 @@ def test_both_clients_give_the_same(url: str) -> None:
     np.testing.assert_array_equal(found, np.concatenate([images, images], axis=1))
 
 
-def test_a_pipeline_runs_in_both_clients(url: str) -> None:
-    def mean(value: float) -> calls.Steps[tuple[float, str]]:
-        info = yield from calls.model("small")
-        length = info.inputs["x"].shape[0]
-        x = yield calls.Compute(lambda: np.full((1, int(length)), value, np.float32))
-        yield calls.Sleep(0.01)
-        answer = yield from calls.infer("small", {"x": x}, ["y"])
-        return float(answer.outputs["y"].mean()), answer.transport
+@dataclass(frozen=True)
+class Mean:
+    """A result of the system below."""
 
-    async def ask() -> tuple[float, str]:
+    value: float
+    transport: str
+    status: str = "ok"
+
+    def report(self) -> dict[str, Any]:
+        return {"status": self.status, "value": self.value}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def row(self) -> dict[str, str]:
+        return {"value": str(self.value)}
+
+
+@dataclass(frozen=True)
+class MeanOptions:
+    pause: float = 0.0
+
+
+class MeanSystem(BaseSystem[MeanOptions, Mean]):
+    """Has the model ``small`` do something with a number."""
+
+    declared = replace(SYSTEMS["lungmask"], name="mean")
+    options_type = MeanOptions
+    result_type = Mean
+
+    def models(self, options: MeanOptions) -> tuple[str, ...]:
+        return ("small",)
+
+    def run(self, study: float, options: MeanOptions, calls: Calls) -> Mean:
+        length = int(calls.model("small").inputs["x"].shape[0])
+
+        def one(number: int) -> tuple[float, str]:
+            calls.progress("numbers", number, 3)
+            time.sleep(options.pause)
+            x = np.full((1, length), study + number, np.float32)
+            answer = calls.infer("small", {"x": x}, ["y"])
+            return float(answer.outputs["y"].mean()), answer.transport
+
+        found = calls.map(one, range(3), 2)
+        return Mean(sum(value for value, _ in found), found[0][1])
+
+    def write(self, result: Mean, folder: Path, *, note: str, pictures: bool = True) -> list[str]:
+        return []
+
+
+def test_a_system_object_runs_in_both_clients(url: str) -> None:
+    async def ask() -> Mean:
         async with AsyncClient(url) as client:
-            return await client.drive(mean(3.0))
+            return await client.run(MeanSystem(), 3.0)
 
     with Client(url) as client:
-        assert client.drive(mean(3.0)) == (3.0, "shm") == asyncio.run(ask())
+        assert client.run(MeanSystem(), 3.0) == Mean(12.0, "shm") == asyncio.run(ask())
+        outcomes = list(client.run_many(MeanSystem(), [1.0, "no number", 2.0]))
+    assert [outcome.result and outcome.result.value for outcome in outcomes] == [6.0, None, 9.0]
+
+
+def test_a_cancelled_study_ends_at_its_next_call(url: str) -> None:
+    async def ask() -> float:
+        async with AsyncClient(url) as client:
+            reported = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            client.on_progress = lambda _: loop.call_soon_threadsafe(reported.set)
+            study = asyncio.create_task(client.run(MeanSystem(), 3.0, pause=0.3))
+            await reported.wait()
+            study.cancel()
+            started = time.monotonic()
+            with pytest.raises(asyncio.CancelledError):
+                await study
+            assert not [t for t in threading.enumerate() if t.name.startswith("hilum-work")]
+            return time.monotonic() - started
+
+    assert asyncio.run(ask()) < 0.6
 
 
 def test_nothing_listens() -> None:
@@ -292,100 +316,31 @@ def test_a_message_that_is_too_long(url: str) -> None:
         client.infer("picture", {"image": image}, ["doubled"])
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A self-signed certificate for the name ``triton.example``, and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl program to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    key, chain = folder / "key.pem", folder / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-nodes", "-days", "2", "-subj", "/CN=triton.example", "-keyout", key, "-out", chain,
-         "-addext", "subjectAltName=DNS:triton.example"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return key, chain
+def test_a_proxy_of_the_environment_is_not_for_this_machine(
+    server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = socket.gethostname()
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    direct = ("grpc.enable_http_proxy", 0)
+    assert direct in ConnectionOptions("localhost:8001").channel_arguments()
+    if ConnectionOptions(f"{name}:8001").is_on_this_host():
+        assert direct in ConnectionOptions(f"{name}:8001").channel_arguments()
+    assert direct not in ConnectionOptions("192.0.2.7:8001").channel_arguments()
+    with Client(f"localhost:{server.grpc_url.rpartition(':')[2]}") as client:
+        assert client.ready()
 
 
-@pytest.fixture(scope="module")
-def tls_port(certificate: tuple[Path, Path], bare_server: BareServer) -> Iterator[int]:
-    """Port of a server that takes encrypted connections only."""
-    key, chain = certificate
-    with bare_server(
-        "--grpc-use-ssl=true", f"--grpc-server-cert={chain}", f"--grpc-server-key={key}"
-    ) as port:
-        yield port
-
-
-def test_tls(certificate: tuple[Path, Path], tls_port: int) -> None:
-    options = {"tls_root_certificates": certificate[1], "tls_server_name": "triton.example"}
-    url = f"127.0.0.1:{tls_port}"
-    with Client(url, **options) as client:
-        answer = client.infer("small", {"x": X}, ["y"])
-        np.testing.assert_array_equal(answer.outputs["y"], X)
-        assert client.about() is None  # this server has no such model
-
-    async def ask() -> np.ndarray:
-        async with AsyncClient(url, **options) as client:
-            return (await client.infer("small", {"x": X}, ["y"])).outputs["y"]
-
-    np.testing.assert_array_equal(asyncio.run(ask()), X)
-
-
-def test_a_proxy_without_a_server_behind_it(certificate: tuple[Path, Path]) -> None:
-    """Its TLS port speaks HTTP/2 and says that what it stands for is away."""
-    key, chain = certificate
-
-    class Away(grpc.GenericRpcHandler):
-        def service(self, _details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-            def answer(_request: bytes, context: grpc.ServicerContext) -> bytes:
-                context.abort(grpc.StatusCode.UNAVAILABLE, "bad gateway")
-
-            return grpc.unary_unary_rpc_method_handler(answer)
-
-    proxy = grpc.server(futures.ThreadPoolExecutor(1), handlers=[Away()])
-    credentials = grpc.ssl_server_credentials([(key.read_bytes(), chain.read_bytes())])
-    port = proxy.add_secure_port("127.0.0.1:0", credentials)
-    proxy.start()
-    options = {"tls_root_certificates": chain, "tls_server_name": "triton.example"}
-    try:
-        with (
-            Client(f"127.0.0.1:{port}", connect_window_s=0.3, **options) as client,
-            pytest.raises(
-                ConnectionFailed, match=r"HTTP/2 over TLS.*Triton behind it.*bad gateway"
-            ),
-        ):
-            client.models()
-    finally:
-        proxy.stop(None).wait()
-
-
-def test_what_is_behind_a_tls_port(tls_port: int, url: str) -> None:
-    plain = int(url.rpartition(":")[2])
-    tls = unverified()
-    assert identify("127.0.0.1", tls_port, tls=tls) is Listener.HTTP2_OVER_TLS
-    assert identify("127.0.0.1", tls_port) is Listener.TLS
-    assert identify("127.0.0.1", plain, tls=tls) in (Listener.NO_TLS, Listener.HANGS_UP)
-    with listening(lambda connection: time.sleep(0.5)) as port:
-        assert identify("127.0.0.1", port, timeout_s=0.1, tls=tls) is Listener.SILENT
-    assert identify("127.0.0.1", port, tls=tls) is Listener.REFUSED
-
-
-def test_tls_that_cannot_work(certificate: tuple[Path, Path], tls_port: int, url: str) -> None:
-    chain = certificate[1]
-    encrypted = f"127.0.0.1:{tls_port}"
-    for options, remedy in (
-        ({"tls": True}, "not trusted.*tls_root_certificates"),
-        ({"tls_root_certificates": chain}, "another host.*tls_server_name"),
-        ({}, "server answers that wants TLS; turn TLS on"),
-    ):
-        with Client(encrypted, **options) as client, pytest.raises(ConnectionFailed, match=remedy):
-            client.models()
+def test_a_proxy_that_cannot_be_reached_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
     with (
-        Client(url, tls_root_certificates=chain) as client,
-        pytest.raises(ConnectionFailed, match="speaks without TLS"),
+        Client("192.0.2.7:8001", connect_window_s=1) as client,
+        pytest.raises(ConnectionFailed, match=r"proxy of .*http_proxy.*set no_proxy=192\.0\.2\.7 "),
     ):
         client.models()
-    with pytest.raises(ConnectionFailed, match="cannot read a certificate"):
-        Client(url, tls_root_certificates=chain.parent / "missing.pem")
+    monkeypatch.setenv("no_proxy", "example.org,192.0.2.7")
+    assert ConnectionOptions("192.0.2.7:8001").proxy_variable() is None
+    assert ConnectionOptions("192.0.2.8:8001").proxy_variable() == "http_proxy"

@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import hilum, report_of
+from commands import called, report_of
+
 from hilum.catalog.errors import InputError
-from hilum.client import calls
 from hilum.client.client import Client
 from hilum.client.device import CPU, Device
-from hilum.client.pipelines import PIPELINES
-from hilum.client.pipelines.base import OnDevice
-from hilum.preprocessing.phantom_ct import chest_ct
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
+from hilum.client.registry import INSTALLED
+from hilum.preprocessing.phantoms.ct import chest_ct
+from hilum.preprocessing.phantoms.ct_dicom import write_dicom_series
 from hilum.server.launcher import TritonServer
 
 without_cupy = pytest.mark.skipif(find_spec("cupy") is not None, reason="CuPy is installed here")
@@ -40,13 +39,13 @@ def test_without_a_gpu() -> None:
         Device.of("cuda:0")
 
 
-def test_why_cupy_cannot_be_used_is_told_in_a_line(tmp_path: Path) -> None:
+def test_why_cupy_cannot_be_used_is_reported_in_a_line(tmp_path: Path) -> None:
     """CuPy wraps what fails below it in a page of advice; doctor tells the cause."""
     (tmp_path / "cupy.py").write_text(
         "try:\n    raise ImportError('numpy.core failed\\nto import')\n"
         "except ImportError as low:\n    raise ImportError('=====\\nadvice\\n=====') from low\n"
     )
-    program = "from hilum.client.cli.doctor import _arrays; print(*map(str, _arrays(True)))"
+    program = "from hilum.cli.doctor import _arrays; print(*map(str, _arrays(True)))"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
@@ -64,41 +63,35 @@ def test_other_names_are_refused(text: str) -> None:
 
 
 def test_which_systems_take_a_device() -> None:
-    taking = {name for name, p in PIPELINES.items() if isinstance(p.options_type(), OnDevice)}
+    taking = {name for name, s in INSTALLED.items() if hasattr(s.options_type(), "device")}
     assert taking == {"cxr-severity", "dlpe"}
     with pytest.raises(InputError, match="choose auto, cpu or cuda:N"):
-        PIPELINES["dlpe"].options_type(device="arrays")
+        INSTALLED["dlpe"].options_type(device="arrays")
 
 
 def test_the_command_line(ct_server: TritonServer, tmp_path: Path) -> None:
     write_dicom_series(chest_ct(1, slices=3, size=64, lesions=0).volume, tmp_path / "scan")
     run = ["run", "lungmask", tmp_path / "scan", "--out", tmp_path / "out",
            "--url", ct_server.grpc_url, "--no-pictures"]  # fmt: skip
-    done = hilum(*run)
+    done = called(*run)
     assert done.returncode == 0, done.stderr
     assert report_of(tmp_path / "out")["device"] == str(CPU)
     for given, words in (
         (["--device", "gpu"], "choose auto, cpu or cuda:N"),
         (["--device", "cpu", "--transport", "cuda"], "for arrays on a GPU"),
     ):
-        refused = hilum(*run, *given)
+        refused = called(*run, *given)
         assert refused.returncode == 2
         assert words in " ".join(refused.stderr.split())
 
 
 @pytest.mark.gpu
 def test_what_is_computed_on_a_gpu(cupy: Any, url: str) -> None:
-    """Inside `each`, too, and the current device and stream are the caller's own afterwards."""
+    """Inside `map`, too, and the current device and stream are the caller's own afterwards."""
     device, outside = Device.of("cuda:0"), cupy.cuda.get_current_stream()
-
-    def add(n: int) -> calls.Steps[tuple[int, int, object]]:
-        return (yield calls.Compute(lambda: _summed(cupy, n)))
-
-    def steps() -> calls.Steps[list[tuple[int, int, object]]]:
-        return (yield from calls.each(add, range(8), 4))
-
-    with Client(url) as client:
-        found = client.drive(device.follow(steps()))
+    with Client(url) as client, device:
+        assert cupy.cuda.get_current_stream() != outside
+        found = client.calls().on(device).map(lambda n: _summed(cupy, n), range(8), 4)
     assert [total for total, _, _ in found] == [1000 * n for n in range(8)]
     assert {gpu for _, gpu, _ in found} == {0}
     assert all(stream != outside for _, _, stream in found)

@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
 from hilum.catalog.errors import ConnectionFailed, InferenceFailed
 from hilum.client.client import Client
-from hilum.client.device_memory import CudaMemory, as_device_array, device_of
 from hilum.client.options import ConnectionOptions
-from hilum.client.pool import Pool
-from hilum.client.request import Request
-from hilum.client.shared_memory import PREFIX, SystemMemory, SystemRegion
-from hilum.client.sharing import Sharing
-from tritonclient.utils import InferenceServerException
+from hilum.client.transport.channel import Sharing
+from hilum.client.transport.cuda import CudaMemory, as_device_array, device_of
+from hilum.client.transport.regions import Pool
+from hilum.client.transport.request import Request
+from hilum.client.transport.system import PREFIX, SystemMemory, SystemRegion
 
 X = np.arange(16, dtype=np.float32)[None]
 IMAGES = np.random.default_rng(1).integers(0, 256, (4, 64, 64, 3), np.uint8)
@@ -45,7 +47,7 @@ class Kept(SystemMemory):
 
 
 class ForeignRegion(SystemRegion):
-    """A region that is told to the server as a GPU's, with a handle of no allocation."""
+    """A region that is registered with the server as a GPU's, with a handle of no allocation."""
 
     def registration(self) -> dict[str, Any]:
         """Arguments of the call that registers it."""
@@ -59,12 +61,15 @@ class Foreign(SystemMemory):
     """A kind of memory that a server without a GPU cannot open."""
 
     name = "cuda"
-    kind = "cuda"
     noun = "CUDA shared memory"
 
     def make(self, size: int) -> ForeignRegion:
         """A new region."""
         return ForeignRegion(size)
+
+    def register(self, stub: InferenceServerClient) -> Any:
+        """The call that makes a region of a GPU known to the server."""
+        return stub.register_cuda_shared_memory
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ import nibabel
 import numpy as np
 import pytest
 from commands import HILUM
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
 from hilum.catalog.errors import (
     ConnectionFailed,
     DeadlineExceeded,
@@ -25,8 +28,6 @@ from hilum.catalog.errors import (
 from hilum.client import AsyncClient, Client
 from hilum.client.metrics import BUCKETS_S, Metrics
 from hilum.server.launcher import TritonServer, free_ports
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 X = np.arange(32, dtype=np.float32).reshape(2, 16)
 IMAGE = np.zeros((1, 64, 64, 3), np.uint8)

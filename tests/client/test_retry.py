@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from hilum.catalog.errors import ConnectionFailed, InferenceFailed
 from hilum.client import AsyncClient, Client
 from hilum.client.models import ModelStatistics

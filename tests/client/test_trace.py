@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from commands import hilum
+
 from hilum.client.async_client import AsyncClient
 from hilum.client.overlap import Overlap
 from hilum.client.trace import Trace, span, study
-from hilum.preprocessing.phantom_ct import chest_ct
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
+from hilum.preprocessing.phantoms.ct import chest_ct
+from hilum.preprocessing.phantoms.ct_dicom import write_dicom_series
 from hilum.server.launcher import TritonServer
 
 SLICES = 6
@@ -142,7 +143,7 @@ def test_overlap_is_that_of_the_recorded_spans() -> None:
     assert found.hidden == 0
 
 
-def test_the_command_tells_the_overlap(
+def test_the_command_reports_the_overlap(
     ct_server: TritonServer, series: list[Path], tmp_path: Path
 ) -> None:
     done = hilum(
@@ -158,7 +159,7 @@ def test_the_command_tells_the_overlap(
     }  # fmt: skip
 
 
-def test_nothing_tells_the_patient(traced: Path) -> None:
+def test_nothing_reveals_the_patient(traced: Path) -> None:
     text = traced.read_text()
     assert "patient" not in text.lower()
     assert "PHANTOM" not in text

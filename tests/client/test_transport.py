@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +20,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc
+
 from hilum.catalog.errors import ConnectionFailed, DeadlineExceeded, InferenceFailed
-from hilum.client import AsyncClient, Client, shared_memory
+from hilum.client import AsyncClient, Client
 from hilum.client.options import ConnectionOptions
-from hilum.client.pool import Pool, size_class
-from hilum.client.shared_memory import PREFIX, SystemMemory, SystemRegion
+from hilum.client.transport import system as shared_memory
+from hilum.client.transport.regions import Pool, size_class
+from hilum.client.transport.system import PREFIX, SystemMemory, SystemRegion
 from hilum.server.launcher import TritonServer
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (4, 64, 64, 3), np.uint8)
@@ -219,7 +222,7 @@ def test_a_cancelled_request_gives_its_region_up(url: str) -> None:
     asyncio.run(ask())
 
 
-def test_a_restarted_server_is_told_of_the_regions_again(
+def test_a_restarted_server_is_informed_of_the_regions_again(
     make_server: Callable[..., TritonServer],
 ) -> None:
     server = make_server()
@@ -326,3 +329,24 @@ def test_a_pool_without_room() -> None:
     assert first.name not in regions()
     assert pool.close() == []  # the server knows of none
     assert pool.acquire(1) is None
+
+
+@pytest.mark.parametrize(("batch", "beside"), [(1, False), (8, True)])
+def test_large_tensors_are_copied_beside_the_event_loop(
+    url: str, monkeypatch: pytest.MonkeyPatch, batch: int, beside: bool
+) -> None:
+    write, threads = SystemRegion.write, set[int]()
+
+    def noted(region: SystemRegion, offset: int, array: np.ndarray) -> None:
+        threads.add(threading.get_ident())
+        write(region, offset, array)
+
+    async def ask() -> np.ndarray:
+        async with AsyncClient(url, transport="shm") as client:
+            image = np.ones((batch, 64, 64, 3), np.uint8)
+            answer = await client.infer("picture", {"image": image}, ["doubled"])
+            return answer.outputs["doubled"]
+
+    monkeypatch.setattr(SystemRegion, "write", noted)
+    assert (asyncio.run(ask()) == 1).all()
+    assert (threading.get_ident() not in threads) == beside

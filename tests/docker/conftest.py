@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from hilum.client import Client
 from hilum.server.launcher import TritonServer
 
@@ -21,15 +22,6 @@ def docker() -> Path:
     return ROOT / "docker"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Logs and runtime folders of the tests' servers, away from the user's."""
-    folder = tmp_path_factory.mktemp("state")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(folder))
-        yield folder
-
-
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import small_repository
@@ -40,7 +32,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def open_server(repository: Path, state: Path) -> Iterator[TritonServer]:
+def open_server(repository: Path) -> Iterator[TritonServer]:
     """A server as in the container: gRPC for the network, HTTP for its own health check."""
     with TritonServer(
         repository,

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hilum.catalog import SYSTEMS
-from hilum.client.cli import app
-from hilum.server.compatibility import number, table
-from hilum.server.need import MiB, shared_memory_need
-from hilum.server.stage import Resources
 from typer.testing import CliRunner
+
+from hilum.catalog import SYSTEMS
+from hilum.cli import app
+from hilum.server.doctor.checks import number, table
+from hilum.server.doctor.gpu_memory import MiB, shared_memory_need
+from hilum.server.runtime_repository import Resources
 
 OVERLAYS = {
     "same host": ("compose.same-host.yaml",),
     "tls": ("compose.tls.yaml",),
     "mutual tls": ("compose.tls.yaml", "compose.mutual-tls.yaml"),
     "same host, gpu": ("compose.same-host.yaml", "compose.gpu.yaml"),
+    "gateway": ("compose.gateway.yaml",),
+    "tls, gateway": ("compose.tls.yaml", "compose.gateway.yaml"),
     "mutual tls, gpu": ("compose.tls.yaml", "compose.mutual-tls.yaml", "compose.gpu.yaml"),
 }
 
@@ -97,7 +102,10 @@ def test_every_service_is_hardened(composed: Composed) -> None:
         user = defaults(service["user"]).partition(":")[0]
         assert user not in ("", "0", "root"), name
         image = service["image"]
-        assert re.fullmatch(r"[\w./-]+:v?\d[\w.-]*", image), image  # a version, not `latest`
+        pinned = defaults(image)
+        named, _, digest = pinned.partition("@sha256:")
+        assert re.fullmatch(r"[\w./-]+:v?\d[\w.-]*", named), image  # a version, not `latest`
+        assert "build" in service or named == "hilum:0.1.0" or re.fullmatch("[0-9a-f]{64}", digest)
 
 
 def test_what_is_named_is_declared_and_what_is_mounted_is_there(
@@ -122,8 +130,12 @@ def test_what_is_named_is_declared_and_what_is_mounted_is_there(
 def test_only_the_chosen_door_is_open(composed: Composed) -> None:
     name, whole = composed
     ports = {n: s["ports"] for n, s in whole["services"].items() if s.get("ports")}
-    proxied = {"proxy": ["${HILUM_PORT:-8443}:8443"], "grafana": ["127.0.0.1:3000:3000"]}
-    assert ports == ({} if name.startswith("same host") else proxied)
+    wanted = {} if name.startswith("same host") else {"grafana": ["127.0.0.1:3000:3000"]}
+    if "tls" in name:
+        wanted["proxy"] = ["${HILUM_PORT:-8443}:8443"]
+    if "gateway" in name:
+        wanted["orthanc"] = ["${HILUM_DIMSE:-127.0.0.1:4242}:4242", "127.0.0.1:8042:8042"]
+    assert ports == wanted
     triton = whole["services"]["triton"]
     private = "--host=127.0.0.1" in triton["command"]
     assert private is (triton.get("network_mode") == "host") is name.startswith("same host")
@@ -210,10 +222,10 @@ def instructions(docker: Path) -> list[tuple[str, str]]:
 
 
 def test_the_image_is_at_the_floor_or_above(docker: Path) -> None:
-    (image,) = [r for w, r in instructions(docker) if w == "ARG" and "TRITON_IMAGE" in r]
+    (image,) = [r for w, r in instructions(docker) if w == "ARG" and "TRITON_IMAGE=" in r]
     built = load(docker, "compose.yaml")["services"]["triton"]["build"]["args"]["TRITON_IMAGE"]
     assert image.removeprefix("TRITON_IMAGE=") == defaults(built)
-    version = image.rpartition(":")[2].removesuffix("-py3")
+    version = image.partition("@")[0].rpartition(":")[2].removesuffix("-py3")
     assert number(version) >= number(table()["floor"]["container"])
     assert all(
         rest.startswith("${TRITON_IMAGE}") for w, rest in instructions(docker) if w == "FROM"
@@ -233,23 +245,99 @@ def test_the_image_runs_for_a_user_without_rights(docker: Path) -> None:
     assert [w for option in compose for w in option.split("=")] == joined
 
 
-def test_what_the_image_copies_is_there_and_not_ignored(docker: Path) -> None:
-    kept = {
-        line[1:]
-        for line in (docker / "Dockerfile.dockerignore").read_text().splitlines()
-        if line.startswith("!")
-    }
-    packages = (docker.parent / "pyproject.toml").read_text().partition("package-dir]")[2]
-    needed = set(re.findall(r'= "(\w+)"\n', packages.partition("\n\n")[0] + "\n"))
-    copied: set[str] = set()
-    for word, rest in instructions(docker):
-        if word == "COPY" and "--from" not in rest:
-            sources = [part for part in rest.split()[:-1] if not part.startswith("--")]
-            copied.update(sources)
-            assert all((docker.parent / source).exists() for source in sources)
-    assert copied == kept
-    assert needed
-    assert needed <= copied
+def ignored(docker: Path, path: str) -> bool:
+    """Whether a file of the checkout stays out of what the image is built from."""
+    out = False
+    for line in (docker / "Dockerfile.dockerignore").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        pattern = (
+            re.escape(line.removeprefix("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+        )
+        if re.match(f"{pattern}(/|$)", path):
+            out = not line.startswith("!")
+    return out
+
+
+def test_the_image_gets_the_package_and_no_weights_images_or_history(docker: Path) -> None:
+    checkout = docker.parent
+    named = [rest.split() for word, rest in instructions(docker) if word == "COPY"]
+    sources = [words[:-1] for words in named if not any(w.startswith("--from") for w in words)]
+    plain = [source for words in sources for source in words if not source.startswith("--")]
+    assert "." in plain
+    tracked = subprocess.run(
+        ["git", "ls-files", "hilum", "pyproject.toml", "README.md", "LICENSE",
+         *(link.name for link in (checkout / "hilum").iterdir() if link.is_symlink())],
+        cwd=checkout, check=True, capture_output=True, text=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert len(tracked) > 200
+    for path in [*tracked, *(source for source in plain if source != ".")]:
+        assert (checkout / path).exists()
+        assert not ignored(docker, path), path
+    for path in (".git/config", ".venv/bin/python", "out/results/report.json", "tests/conftest.py",
+                 "model_repository/lung/1/model.onnx", "export/x.onnx", "docker/.env",
+                 "docker/secrets/key.pem", "scan.dcm", "build/lib/hilum/old.py"):  # fmt: skip
+        assert ignored(docker, path), path
+
+
+def test_what_the_image_installs_is_known_by_its_hash(docker: Path) -> None:
+    installs = [r for w, r in instructions(docker) if w == "RUN" and "pip install" in r]
+    assert "--require-hashes --no-deps" in installs[0]
+    assert "--no-deps ." in installs[1]
+    locked = (docker.parent / "constraints/hashes-image.txt").read_text()
+    entries = re.split(r"\n(?=\S)", locked.strip())
+    assert len(entries) > 30
+    assert all("==" in entry and "--hash=sha256:" in entry for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("folder", "base", "compose", "service"),
+    [(".", "TRITON_IMAGE", "compose.yaml", "triton"),
+     ("gateway", "DEBIAN_IMAGE", "compose.gateway.yaml", "orthanc")],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("image", "allow", "builds"),
+    [("nvcr.io/x/tritonserver:26.07-py3", "", False), ("x:1@sha256:" + 64 * "a", "", True),
+     ("x:1", "0", False), ("x:1", "1", True)],
+)  # fmt: skip
+def test_the_build_refuses_a_base_that_is_named_by_a_tag_alone(
+    image: str, allow: str, builds: bool, folder: str, base: str, compose: str, service: str,
+    docker: Path,
+) -> None:  # fmt: skip
+    found = instructions(docker / folder)
+    first = next(rest for word, rest in found if word == "RUN")
+    done = subprocess.run(
+        ["sh", "-c", first], capture_output=True, text=True,
+        env={base: image, "ALLOW_TAG": allow, "PATH": "/bin"},
+    )  # fmt: skip
+    assert (done.returncode == 0) is builds
+    assert builds or f"{image} has no digest: run 'docker/pin >> docker/.env'" in done.stderr
+    defaults = [rest for word, rest in found if word == "ARG" and "ALLOW_TAG" in rest]
+    assert defaults == ['ALLOW_TAG=""']
+    arguments = load(docker, compose)["services"][service]["build"]["args"]
+    taken = next(rest.partition("=")[2] for word, rest in found if rest.startswith(f"{base}="))
+    assert re.fullmatch(r"[a-z0-9./-]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}", taken)
+    assert arguments[base] == f"${{{base}:-{taken}}}"
+    assert arguments["ALLOW_TAG"] == "${ALLOW_TAG:-}"
+
+
+def test_images_are_pinned_by_the_digest_that_the_registry_gives(
+    docker: Path, tmp_path: Path
+) -> None:
+    engine = tmp_path / "docker"
+    engine.write_text('#!/bin/sh\necho "sha256:$(printf %s "$4" | sha256sum | cut -c1-64)"\n')
+    engine.chmod(0o755)
+    lines = subprocess.run(
+        ["sh", docker / "pin"], check=True, capture_output=True, text=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    ).stdout.splitlines()  # fmt: skip
+    pinned = dict(line.split("=", 1) for line in lines)
+    assert set(pinned) == {"TRITON_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE", "NGINX_IMAGE",
+                           "DEBIAN_IMAGE"}  # fmt: skip
+    for image in pinned.values():
+        name, _, digest = image.partition("@sha256:")
+        assert ":" in name
+        assert digest == hashlib.sha256(name.encode()).hexdigest()
 
 
 CALLS = {
@@ -271,12 +359,9 @@ def test_the_proxy_lets_through_what_clients_call_and_nothing_that_changes_the_s
     text = (docker / "nginx" / "nginx.conf").read_text()
     (names,) = re.findall(r"GRPCInferenceService/\(([\w|]+)\)\$", text)
     offered = set(names.split("|"))
-    source = "".join(f.read_text() for f in (docker.parent / "client").glob("*.py"))
-    called = set(re.findall(r'Rpc\(\s*"(\w+)"', source)) | set(
-        re.findall(r'_control\(\s*"(\w+)"', source)
-    )
-    needed = {name for name in called if "shared_memory" not in name}
-    assert len(needed) > 4
+    source = "".join(f.read_text() for f in (docker.parent / "client").rglob("*.py"))
+    needed = set(re.findall(r"lambda stub: stub\.(\w+)", source))
+    assert {"infer", "is_server_ready", "get_model_config"} <= needed
     assert {CALLS[name] for name in needed} <= offered
     for word in ("Load", "Unload", "SharedMemory", "Trace", "Log"):
         assert not any(word in name for name in offered)

@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from hilum.catalog.errors import ConnectionFailed, HilumError
-from hilum.client import Client
-from hilum.client.cli import app
-from hilum.client.options import ConnectionOptions
-from hilum.server.launcher import TritonServer, free_ports
+from manual import Typist, shown
 from tritonclient.utils import InferenceServerException
 from typer.testing import CliRunner
+
+from hilum.catalog.errors import ConnectionFailed, HilumError
+from hilum.cli import app
+from hilum.client import Client
+from hilum.client.options import ConnectionOptions
+from hilum.server.launcher import TritonServer, free_ports
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("nginx") and shutil.which("openssl")), reason="no nginx or no openssl"
@@ -152,7 +154,7 @@ def test_tls_takes_the_calls_of_clients_and_no_others(
                     call()
 
 
-def test_without_triton_clients_are_told_that_it_is_away(
+def test_without_triton_clients_are_informed_that_it_is_away(
     docker: Path, certificates: dict[str, Pair], tmp_path: Path
 ) -> None:
     nobody = f"127.0.0.1:{free_ports(1)[0]}"
@@ -184,15 +186,28 @@ def test_the_command_line_shows_its_certificate(
     made = CliRunner().invoke(app, ["phantom", "cxr", f"--out={images}", "--count=1", "--size=256"])
     assert made.exit_code == 0, made.output
     own = certificates["client"]
-    shown = [f"--tls-cert={own.certificate}", f"--tls-key={own.key}"]
+    pair = [f"--tls-cert={own.certificate}", f"--tls-key={own.key}"]
     with proxied(docker, "mutual-tls.conf", open_server.grpc_url, certificates, tmp_path) as url:
         authority = f"--tls-ca={certificates['authority'].certificate}"
         run = ["run", "cxr-severity", str(images), f"--out={tmp_path / 'out'}", f"--url={url}"]
         run += [authority, "--retry-window=0.2"]
-        let_in = CliRunner().invoke(app, run + shown)
+        let_in = CliRunner().invoke(app, run + pair)
         assert "does not serve" in let_in.stderr  # it got an answer: other models are served here
         kept_out = CliRunner().invoke(app, run)
         assert kept_out.exit_code == 3
         assert "does not let this client in" in kept_out.stderr
-    half = CliRunner().invoke(app, run + shown[:1])
+    half = CliRunner().invoke(app, run + pair[:1])
     assert "belong together" in half.stderr
+
+
+def test_a_client_of_the_network_profile_trusts_the_authority(
+    docker: Path, open_server: TritonServer, certificates: dict[str, Pair], tmp_path: Path
+) -> None:
+    """The server of these tests serves other models, so a client that is let in says that."""
+    (command,) = shown("docs/how-to/service.md", "Who may send images", "sh")
+    reader = Typist(tmp_path)
+    reader.type("hilum phantom cxr --out study --count 1 --size 256")
+    shutil.copy(certificates["authority"].certificate, tmp_path / "hospital-ca.pem")
+    with proxied(docker, "tls.conf", open_server.grpc_url, certificates, tmp_path) as url:
+        said = reader.type(command, {"triton.example.org:8443": url}, 2)
+        assert "does not serve" in said

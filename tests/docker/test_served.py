@@ -19,16 +19,21 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import yaml
+from prometheus_client import generate_latest
+from small_repository import tensors
+from tritonclient.utils import InferenceServerException
+
+from hilum.archive.metrics import BatchMetrics
 from hilum.catalog import SYSTEMS
 from hilum.client import Client
 from hilum.client.metrics import Metrics
 from hilum.client.options import ConnectionOptions
+from hilum.gateway.ledger import Ledger
+from hilum.gateway.operation import GatewayCollector
+from hilum.gateway.spool import Spool
 from hilum.server import dashboard
 from hilum.server.foreground import draining, draining_mark
 from hilum.server.launcher import TritonServer, free_ports
-from prometheus_client import generate_latest
-from small_repository import tensors
-from tritonclient.utils import InferenceServerException
 
 BIN = Path(sys.executable).parent
 GPU_METRICS = {"nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes", "nv_gpu_utilization"}
@@ -59,12 +64,12 @@ def test_whoever_comes_over_the_network_gets_no_shared_memory(open_server: Trito
 
 
 def test_http_answers_the_machine_itself_alone(
-    open_server: TritonServer, docker: Path, monkeypatch: pytest.MonkeyPatch, state: Path
+    open_server: TritonServer, docker: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert open_server.http_url is not None
     assert open_server.http_url.startswith("127.0.0.1:")
-    assert ready(docker, monkeypatch, open_server.http_url, state)
-    assert not ready(docker, monkeypatch, f"127.0.0.1:{free_ports(1)[0]}", state)
+    assert ready(docker, monkeypatch, open_server.http_url, tmp_path)
+    assert not ready(docker, monkeypatch, f"127.0.0.1:{free_ports(1)[0]}", tmp_path)
 
 
 def until(holds: Callable[[], bool], seconds: float = 20) -> None:
@@ -131,16 +136,21 @@ def names(text: str) -> set[str]:
 
 
 def test_dashboard_and_alerts_ask_for_metrics_that_exist(
-    open_server: TritonServer, docker: Path
+    open_server: TritonServer, docker: Path, tmp_path: Path
 ) -> None:
+    ledger, spool = Ledger(tmp_path / "ledger"), Spool(tmp_path, 1e9, 1.0)
+    gateway = {family.name for family in GatewayCollector(ledger, spool).collect()}
     with urllib.request.urlopen(open_server.metrics_url) as answer:  # noqa: S310
         told = answer.read().decode()
     client = generate_latest(Metrics().registry).decode()
-    there = names(told) | names(client) | GPU_METRICS
-    there |= {f"{name}_bucket" for name in re.findall(r"# TYPE (\w+) histogram", client)}
+    batch = generate_latest(BatchMetrics().registry).decode()
+    there = names(told) | names(client) | names(batch) | GPU_METRICS | gateway
+    for name in re.findall(r"# TYPE (\w+) histogram", client + batch):
+        there |= {f"{name}_bucket", f"{name}_count"}
     asked = names("\n".join(dashboard.queries(dashboard.dashboard())))
     assert len(asked) > 10
     assert asked <= there
+    assert gateway <= asked  # the gateway's row shows all that it has
     groups = yaml.safe_load((docker / "prometheus" / "rules.yaml").read_text())["groups"]
     alerts = names("\n".join(rule["expr"] for group in groups for rule in group["rules"]))
     assert alerts
@@ -152,12 +162,12 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist(
 def test_the_dashboard_is_that_of_the_catalog(docker: Path) -> None:
     file = docker / "grafana" / "dashboards" / "hilum.json"
     assert file.read_text() == dashboard.text(), (
-        "write it anew: python -m hilum.server.dashboard > docker/grafana/dashboards/hilum.json"
+        "write it again: python -m hilum.server.dashboard > docker/grafana/dashboards/hilum.json"
     )
     board: dict[str, Any] = dashboard.dashboard()
     rows = [panel for panel in board["panels"] if panel["type"] == "row"]
-    assert [row["title"].partition(":")[0] for row in rows] == list(SYSTEMS)
-    for row, system in zip(rows, SYSTEMS.values(), strict=True):
+    assert [row["title"].partition(":")[0] for row in rows] == [*SYSTEMS, "gateway", "batch"]
+    for row, system in zip(rows, SYSTEMS.values(), strict=False):
         text = str(row["panels"])
         assert all(re.search(rf"[\"|]{m.model}[\"|]", text) for m in system.models())
     every = [p for panel in board["panels"] for p in (panel, *panel.get("panels", ()))]
@@ -207,6 +217,7 @@ def test_a_real_prometheus_scrapes_triton_and_takes_every_query(
 ) -> None:
     folder = tmp_path / "prometheus"
     shutil.copytree(docker / "prometheus", folder)
+    shutil.rmtree(folder / "targets-gateway")  # mounted with the gateway alone
     config = folder / "prometheus.yaml"
     config.write_text(config.read_text().replace("15s", "1s"))
     port = free_ports(1)[0]

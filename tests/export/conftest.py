@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hilum.preprocessing.phantom_ct import chest_ct
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
+
+from hilum.preprocessing.phantoms.ct import chest_ct
+from hilum.preprocessing.phantoms.ct_dicom import write_dicom_series
 
 
 @pytest.fixture(scope="session")

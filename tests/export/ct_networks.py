@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime as ort
 import torch
-from hilum.export.graph import Nodes
-from hilum.export.networks.random import calibrate, seeded
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from hilum.export.graph import Nodes
+from hilum.export.layers.random import calibrate, seeded
 
 Net = TypeVar("Net", bound=nn.Module)
 

@@ -12,13 +12,14 @@ import onnx
 import onnxruntime as ort
 import pytest
 import standins
+from onnx import numpy_helper
+
 from hilum.catalog import SYSTEMS, System
 from hilum.catalog.errors import ExportError, WeightsError
 from hilum.export.certificate import Parity, sha256_of
 from hilum.export.check import check_repository
-from hilum.export.networks.cxr_random import sample
 from hilum.export.repository import export_system
-from onnx import numpy_helper
+from hilum.export.systems.cxr_severity.random import sample
 
 SYSTEM = SYSTEMS["cxr-severity"]
 NAMES = [network.name for network in SYSTEM.networks]
@@ -30,7 +31,7 @@ def test_every_network_agrees_with_pytorch(exported_repository: Path, name: str)
     found = json.loads((folder / "certificate.json").read_text())
     parity = found["parity"]
     assert parity["reference"].startswith("PyTorch 2.")
-    assert parity["tolerance"] == 2e-5
+    assert parity["tolerance"] == SYSTEM.network(name).tolerance == 1e-4
     assert sorted(parity["batches"]) == [1, 2]
     assert parity["largest_difference"]["core mask"] <= 2e-5
     assert max(parity["largest_difference"].values()) <= 2e-5
@@ -57,7 +58,7 @@ def test_the_exported_repository_is_sound(exported_repository: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_files_tell_nothing_of_this_machine(exported_repository: Path, name: str) -> None:
+def test_files_reveal_nothing_of_this_machine(exported_repository: Path, name: str) -> None:
     model = onnx.load(exported_repository / SYSTEM.network(name).model / "1" / "model.onnx")
     assert not model.doc_string
     assert not model.metadata_props

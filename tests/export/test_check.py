@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import ct_standins
 import pytest
 import standins
+
 from hilum.catalog import SYSTEMS
 from hilum.export.check import Finding, check_repository
 from hilum.export.repository import export_system
@@ -30,6 +32,13 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_sound_repository_has_no_findings(sound: Path) -> None:
     assert check_repository(sound, [SYSTEM]) == []
+
+
+def test_a_network_that_two_systems_share_is_the_other_systems_too(tmp_path: Path) -> None:
+    """`ct-classifier` needs the network of `lungmask`; who exports that alone misses nothing."""
+    lung = ct_standins.write_lung(tmp_path / "r231.onnx")
+    export_system(SYSTEMS["lungmask"], repository=tmp_path / "models", onnx={"r231": lung})
+    assert check_repository(tmp_path / "models") == []
 
 
 def edit(path: str, old: str, new: str) -> Callable[[Path], None]:
@@ -90,6 +99,10 @@ def other_size(repository: Path) -> None:
         ),
         (
             edit("cxr_fpn/1/certificate.json", '"user file"', '"random"'),
+            "note", "cxr_fpn", "the weights are",
+        ),
+        (
+            edit("cxr_fpn/1/certificate.json", '"user file"', '"reference"'),
             "note", "cxr_fpn", "the weights are",
         ),
     ],

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from hilum.catalog import covid_mtl as catalog
-from hilum.catalog.errors import WeightsError
-from hilum.export.checkpoints.covid_mtl import find, read_checkpoint
-from hilum.export.networks import covid_mtl
-from hilum.export.networks.resnet3d import ResNet3D
-from hilum.export.repository import export_system
-from hilum.export.store import import_weights
 from mtl_networks import closed_form
 from torch import Tensor
+
+from hilum.catalog import covid_mtl as catalog
+from hilum.catalog.errors import WeightsError
+from hilum.export.layers.resnet3d import ResNet3D
+from hilum.export.repository import export_system
+from hilum.export.store import import_weights
+from hilum.export.systems.covid_mtl import network as covid_mtl
+from hilum.export.systems.covid_mtl.checkpoint import find, read_checkpoint
 
 State = dict[str, Tensor]
 
@@ -49,7 +50,7 @@ def test_networks_are_known_by_their_tensors(tmp_path: Path) -> None:
         assert all(torch.equal(t, want[key]) for key, t in tensors.items())
 
 
-def test_the_comparators_are_told_apart(tmp_path: Path) -> None:
+def test_the_comparators_are_distinguished(tmp_path: Path) -> None:
     with torch.device("meta"):
         names = ResNet3D(3).state_dict()
     few = {name: torch.zeros(t.shape) for name, t in names.items() if t.numel() < 10_000}
@@ -105,7 +106,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such folder"):
         find(folder)
     save(folder / "best.pth", state("ct"))
-    with pytest.raises(WeightsError, match="2 classes do not tell which question"):
+    with pytest.raises(WeightsError, match="2 classes do not show which question"):
         find(folder)
     save(folder / "best.pth", {"w": torch.zeros(3)})
     with pytest.raises(WeightsError, match="none of the networks of covid-mtl has such tensors"):

@@ -14,23 +14,25 @@ import onnx
 import pytest
 import torch
 from ct_networks import run
+from mtl_networks import filled
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+from torch import Tensor, nn
+
 from hilum.catalog import Network, at_precision
 from hilum.catalog import covid_mtl as catalog
 from hilum.catalog.errors import ExportError
 from hilum.client import Client
 from hilum.export.declarations import write_declarations
-from hilum.export.networks import covid_mtl, covid_mtl_random
-from hilum.export.networks.covid_mtl_graph import FEATURES, IMAGE, core_outputs
-from hilum.export.networks.covid_mtl_recipe import RECIPE
-from hilum.export.networks.layers3d import Layers
+from hilum.export.layers.layers3d import Layers
 from hilum.export.precision import to_half
 from hilum.export.recipes import all_inputs
 from hilum.export.repository import export_system
+from hilum.export.systems.covid_mtl import network as covid_mtl
+from hilum.export.systems.covid_mtl import random as covid_mtl_random
+from hilum.export.systems.covid_mtl.graph import FEATURES, IMAGE, core_outputs
+from hilum.export.systems.covid_mtl.recipe import RECIPE
 from hilum.server.launcher import TritonServer
-from mtl_networks import filled
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
-from torch import Tensor, nn
 
 SMALL = (40, 48, 56)
 OPERATORS = {
@@ -172,7 +174,7 @@ def test_half_precision_changes_little(name: str) -> None:
 DTYPES = {"FP16": np.float16, "FP32": np.float32}
 
 
-def test_random_weights_are_reproducible_and_told() -> None:
+def test_random_weights_are_reproducible_and_reported() -> None:
     for network in (catalog.SINGLE["severity"], catalog.DECOVNET_PARITY):
         core, told = RECIPE.build_random(network, 4)
         again, _ = RECIPE.build_random(network, 4)
@@ -252,7 +254,7 @@ def server(dual: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     file = repository / catalog.DUAL.model / "1" / "model.onnx"
     file.parent.mkdir(parents=True)
     file.write_bytes(served(dual, catalog.DUAL).SerializeToString())
-    with TritonServer(repository, models=[catalog.ENSEMBLE.model]) as running:
+    with TritonServer(repository, models=[catalog.ENSEMBLE.model], grace=0) as running:
         yield running
 
 

@@ -13,18 +13,19 @@ import onnxruntime as ort
 import pytest
 import torch
 from ct_networks import macs
-from hilum.catalog import covid_mtl as catalog
-from hilum.catalog.covid_mtl_features import FEATURES
-from hilum.export.networks import covid_mtl
-from hilum.export.networks.covid_mtl_recipe import RECIPE
-from hilum.export.networks.decovnet import POOLS, DeCoVNet, Norm, windows
-from hilum.export.networks.decovnet_graph import BEFORE_HEAD, adaptive_pool
-from hilum.export.networks.layers3d import Layers
-from hilum.export.networks.resnet3d import ResNet3D
 from mtl_networks import filled
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+from hilum.catalog import covid_mtl as catalog
+from hilum.catalog.covid_mtl_features import FEATURES
+from hilum.export.layers.decovnet import POOLS, DeCoVNet, Norm, windows
+from hilum.export.layers.layers3d import Layers
+from hilum.export.layers.resnet3d import ResNet3D
+from hilum.export.systems.covid_mtl import network as covid_mtl
+from hilum.export.systems.covid_mtl.decovnet_graph import BEFORE_HEAD, adaptive_pool
+from hilum.export.systems.covid_mtl.recipe import RECIPE
 
 COUNTS = {  # parameters, entries of the state dict, GMAC (spec §9.6, §9.7, §13)
     "dual": (3_848_199, 195, 43.588),

@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+
 from hilum.catalog import Network
 from hilum.catalog import covid_mtl as catalog
 from hilum.client import Client
 from hilum.export.config import config_text
 from hilum.export.declarations import write_declarations
-from hilum.export.networks import covid_mtl_random
-from hilum.export.networks.covid_mtl_recipe import RECIPE
 from hilum.export.recipes import all_inputs
+from hilum.export.systems.covid_mtl import random as covid_mtl_random
+from hilum.export.systems.covid_mtl.recipe import RECIPE
 from hilum.server.launcher import TritonServer
-from numpy.typing import NDArray
 
 SMALL = (40, 48, 56)
 
@@ -86,7 +87,10 @@ def client(
         (folder / "1" / "model.onnx").write_bytes(model.SerializeToString())
         (folder / "config.pbtxt").write_text(config_text(served.network, {}))
     models = [served.network.model for served in everything.values()]
-    with TritonServer(repository, models=models) as server, Client(server.grpc_url) as client:
+    with (
+        TritonServer(repository, models=models, grace=0) as server,
+        Client(server.grpc_url) as client,
+    ):
         yield client
 
 

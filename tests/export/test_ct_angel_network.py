@@ -7,10 +7,11 @@ import onnxruntime as ort
 import pytest
 import torch
 from ct_networks import arrays, calibrated, elements, hand_core, macs, run
+
 from hilum.catalog import ct_angel as catalog
-from hilum.export.networks import ct_angel
-from hilum.export.networks.ct_angel_recipe import RECIPE
 from hilum.export.onnx_export import to_onnx
+from hilum.export.systems.ct_angel import network as ct_angel
+from hilum.export.systems.ct_angel.recipe import RECIPE
 
 SIDE = 64
 

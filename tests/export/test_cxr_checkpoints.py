@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from hilum.catalog import SYSTEMS
 from hilum.catalog.errors import WeightsError
-from hilum.export.checkpoints import cxr as checkpoints
-from hilum.export.networks import cxr
 from hilum.export.repository import export_system
 from hilum.export.store import import_weights, list_store, load_weights, store_folder
+from hilum.export.systems.cxr_severity import checkpoint as checkpoints
+from hilum.export.systems.cxr_severity import network as cxr
 
 SYSTEM = SYSTEMS["cxr-severity"]
 FOLDER = "PSPNet_efficientnet-b0_imagenet_030921_1848"

@@ -10,10 +10,12 @@ import onnxruntime as ort
 import pytest
 import standins
 import torch
-from hilum.catalog import cxr_severity as catalog
-from hilum.export.networks import cxr_graph, cxr_reference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+
+from hilum.catalog import cxr_severity as catalog
+from hilum.export.systems.cxr_severity import graph as cxr_graph
+from hilum.export.systems.cxr_severity import reference as cxr_reference
 
 SIDE, LENGTH = 96, 128
 SIZES = {"L": LENGTH, "S": SIDE}

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from hilum.catalog import cxr_severity as catalog
-from hilum.export.checkpoints import cxr as checkpoints
-from hilum.export.networks import cxr
+from hilum.export.systems.cxr_severity import checkpoint as checkpoints
+from hilum.export.systems.cxr_severity import network as cxr
 
 NAMES = [network.name for network in catalog.SYSTEM.networks]
 

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+
 from hilum.catalog import ABOUT, SYSTEMS, Ensemble, Network, PythonStep
 from hilum.catalog import cxr_severity as catalog
 from hilum.export.config import config_text, label_file, model_config, parse_config

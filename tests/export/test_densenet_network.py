@@ -7,12 +7,13 @@ import onnxruntime as ort
 import pytest
 import torch
 from ct_networks import arrays, calibrated, elements, hand_core, macs, run
+from torch import Tensor, nn
+
 from hilum.catalog import ct_classifier as catalog
 from hilum.export.compat import declare_torchvision_operators
-from hilum.export.networks import densenet
-from hilum.export.networks.ct_classifier_recipe import RECIPE
+from hilum.export.layers import densenet
 from hilum.export.onnx_export import to_onnx
-from torch import Tensor, nn
+from hilum.export.systems.ct_classifier.recipe import RECIPE
 
 SIDE = 64
 SIZES = {"S": SIDE, "C": SIDE // 32}

@@ -9,11 +9,12 @@ from pathlib import Path
 import dlpe_checkpoints as golden_networks
 import pytest
 import torch
+
 from hilum.catalog import SYSTEMS
 from hilum.catalog.dlpe import TASKS
 from hilum.catalog.errors import WeightsError
-from hilum.export.checkpoints.dlpe import find, read_checkpoint
 from hilum.export.store import import_weights, load_weights
+from hilum.export.systems.dlpe.checkpoint import find, read_checkpoint
 
 SYSTEM = SYSTEMS["dlpe"]
 

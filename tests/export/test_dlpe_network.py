@@ -12,14 +12,17 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from numpy.typing import NDArray
+
 from hilum.catalog import SYSTEMS, at_precision
 from hilum.catalog import dlpe as catalog
 from hilum.catalog.errors import ExportError
-from hilum.export.networks import dlpe, dlpe_graph, dlpe_recipe
 from hilum.export.precision import to_half
 from hilum.export.repository import export_system
-from hilum.preprocessing.slabs import Slab, cut
-from numpy.typing import NDArray
+from hilum.export.systems.dlpe import graph as dlpe_graph
+from hilum.export.systems.dlpe import network as dlpe
+from hilum.export.systems.dlpe import recipe as dlpe_recipe
+from hilum.preprocessing.dlpe.slabs import Slab, cut
 
 SYSTEM = SYSTEMS["dlpe"]
 OPSET = 18

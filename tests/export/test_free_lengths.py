@@ -12,16 +12,18 @@ import dlpe_checkpoints as golden_networks
 import onnx
 import pytest
 import torch
+
 from hilum.catalog import SYSTEMS, at_precision
 from hilum.catalog.errors import CatalogError, ExportError, WeightsError
 from hilum.export.certificate import Parity
 from hilum.export.check import check_repository
 from hilum.export.config import model_config
 from hilum.export.declarations import repository_models
-from hilum.export.networks import dlpe, dlpe_graph
-from hilum.export.networks.dlpe_recipe import core_signature
 from hilum.export.repository import export_system
 from hilum.export.store import import_weights
+from hilum.export.systems.dlpe import graph as dlpe_graph
+from hilum.export.systems.dlpe import network as dlpe
+from hilum.export.systems.dlpe.recipe import core_signature
 from hilum.export.user_file import read_user_file
 
 SYSTEM = SYSTEMS["dlpe"]

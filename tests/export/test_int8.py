@@ -11,17 +11,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import NodeProto, TensorProto, numpy_helper
+
 from hilum.catalog import SYSTEMS
 from hilum.catalog import dlpe as catalog
 from hilum.catalog.errors import InputError
 from hilum.export.calibration import APART, MARGIN, Calibration, cut_slabs
 from hilum.export.int8 import QUANTISED, islands, run_core, to_int8
-from hilum.export.networks import dlpe, dlpe_graph
-from hilum.export.networks.dlpe_int8 import Int8
-from hilum.preprocessing.dlpe_space import normalise
-from hilum.preprocessing.series import Series, open_series
-from hilum.preprocessing.slabs import slices_first
-from onnx import NodeProto, TensorProto, numpy_helper
+from hilum.export.systems.dlpe import graph as dlpe_graph
+from hilum.export.systems.dlpe import network as dlpe
+from hilum.export.systems.dlpe.int8 import Int8
+from hilum.preprocessing.dlpe.slabs import slices_first
+from hilum.preprocessing.dlpe.space import normalise
+from hilum.preprocessing.reading.series import Series, open_series
 
 SYSTEM = SYSTEMS["dlpe"]
 GRID = 64
@@ -237,7 +239,9 @@ def test_the_seed_picks_the_slices_and_every_series_gives_some(
     assert set(few.counts.values()) == {1}
 
 
-def test_a_series_that_cannot_be_read_is_told_by_its_number(study: Path, tmp_path: Path) -> None:
+def test_a_series_that_cannot_be_read_is_reported_by_its_number(
+    study: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "secret-name.nii.gz"
     broken.write_bytes(b"no image")
     with pytest.raises(InputError, match="calibration series 2 of 2") as raised:
@@ -273,7 +277,7 @@ def core_of(cores: dict[str, dlpe.UNet]) -> object:
     return lambda network: cores[network.name]
 
 
-def test_a_refused_tree_is_told_by_its_worst_mask(
+def test_a_refused_tree_is_reported_by_its_worst_mask(
     cores: dict[str, dlpe.UNet], calibration: Calibration
 ) -> None:
     network = SYSTEM.network("airway1_z")

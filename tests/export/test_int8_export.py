@@ -13,17 +13,19 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from typer.testing import CliRunner
+
 from hilum.catalog import SYSTEMS, at_precision
 from hilum.catalog import dlpe as catalog
 from hilum.catalog.errors import InputError
+from hilum.cli import app
 from hilum.client import Client
-from hilum.client.cli import app
+from hilum.export import openvino
 from hilum.export.check import check_repository
-from hilum.export.networks import dlpe_phantom
 from hilum.export.repository import export_system
 from hilum.export.store import import_weights
+from hilum.export.systems.dlpe import phantom as dlpe_phantom
 from hilum.server.launcher import TritonServer
-from typer.testing import CliRunner
 
 SYSTEM = SYSTEMS["dlpe"]
 NETWORKS = ["lung_z", "airway1_z", "visible_z", "airway2_z"]
@@ -66,7 +68,7 @@ def certificates(repository: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_certificates_tell_who_is_int8_and_why_others_are_not(
+def test_certificates_say_who_is_int8_and_why_others_are_not(
     repositories: dict[str, Path],
 ) -> None:
     found = certificates(repositories["int8"])
@@ -109,7 +111,7 @@ def test_a_server_gives_the_masks_of_fp32(repositories: dict[str, Path]) -> None
     slab = np.ascontiguousarray(ct, np.float16)
     models = ["dlpe_lung_z", "dlpe_visible_z"]
     with (
-        TritonServer(repositories["int8"], models=models) as server,
+        TritonServer(repositories["int8"], models=models, grace=0) as server,
         Client(server.grpc_url) as client,
     ):
         answers = {m: client.infer(m, {"slab": slab}, ["probability"]).outputs for m in models}
@@ -124,6 +126,31 @@ def test_a_server_gives_the_masks_of_fp32(repositories: dict[str, Path]) -> None
         assert 0.02 < b.mean() < 0.98
         assert 2 * (a & b).sum() / (a.sum() + b.sum()) >= 0.995
         assert np.abs(served - full).max() > 1e-4  # it is not the FP32 network
+
+
+def test_openvino_judges_what_it_serves_and_falls_back_to_bfloat16(
+    store: Path, study: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    found = export(
+        store, tmp_path, networks=["lung_z", "airway2_z"], target="openvino", precision="int8",
+        calibration=[study], fallback="bf16",
+    )  # fmt: skip
+    small, other = found["lung_z"], found["airway2_z"]
+    assert (small["precision"], small["served_by"]) == ("int8", "openvino")
+    assert "bf16" not in small
+    assert other["precision"] == ("bf16" if openvino.computes_bf16() else "fp32")
+    assert not other["int8"]["accepted"]
+    ct = dlpe_phantom.phantom(11, 64).volumes["ct"].transpose(2, 0, 1)[20:40]
+    slab = np.ascontiguousarray(ct, np.float32)
+    with (
+        TritonServer(tmp_path, models=["dlpe_lung_z"], grace=0) as server,
+        Client(server.grpc_url) as client,
+    ):
+        answer = client.infer("dlpe_lung_z", {"slab": slab}, ["probability"])
+    file = tmp_path / "dlpe_lung_z" / "1" / "model.onnx"
+    (own,) = openvino.Session(file.read_bytes(), "it").run(["probability"], {"slab": slab})
+    np.testing.assert_allclose(answer.outputs["probability"], own, atol=1e-5)
 
 
 def test_a_series_of_air_makes_no_network_int8(store: Path, tmp_path: Path) -> None:
@@ -201,7 +228,7 @@ def test_wrong_requests_are_refused_before_anything_is_exported(
     assert not list(tmp_path.glob("repository/*")) and not list(tmp_path.glob("repository/.*"))
 
 
-def test_the_command_tells_what_became_of_each_network(
+def test_the_command_reports_what_became_of_each_network(
     store: Path, study: Path, tmp_path: Path
 ) -> None:
     def command(*more: object) -> Any:

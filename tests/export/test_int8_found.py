@@ -16,20 +16,20 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from typer.testing import CliRunner
+
 from hilum.catalog import SYSTEMS
 from hilum.catalog import dlpe as catalog
 from hilum.catalog.errors import InputError
+from hilum.cli import app
 from hilum.client import Client
-from hilum.client.cli import app
-from hilum.client.pipelines import dlpe_found
-from hilum.client.steps import Ask
 from hilum.export.calibration import Finder, Volumes
-from hilum.export.networks.dlpe import UNet
 from hilum.export.repository import export_system
 from hilum.export.store import import_weights
-from hilum.preprocessing.series import Series, open_series
+from hilum.export.systems.dlpe.network import UNet
+from hilum.preprocessing.reading.series import Series, open_series
 from hilum.server.launcher import TritonServer
-from typer.testing import CliRunner
+from hilum.systems.dlpe import calibration as dlpe_found
 
 SYSTEM = SYSTEMS["dlpe"]
 GRID = 64
@@ -85,11 +85,10 @@ class Listening(Client):
         super().__init__(url)
         self.sent: dict[str, list[dict[str, np.ndarray]]] = {}
 
-    def _reach(self, action: Any) -> Any:
-        if isinstance(action, Ask) and action.method == "infer" and "stage2" in action.arguments[0]:
-            model, inputs, _ = action.arguments
+    def infer(self, model: str, inputs: Any, outputs: Any, **options: Any) -> Any:
+        if "stage2" in model:
             self.sent.setdefault(model, []).append(dict(inputs))
-        return super()._reach(action)
+        return super().infer(model, inputs, outputs, **options)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +103,7 @@ def client(repository: Path) -> Iterator[Listening]:
 @pytest.fixture(scope="module")
 def find(client: Client) -> Finder:
     def find(series: Series, grid: int) -> Volumes:
-        return client.drive(dlpe_found.found(series, grid, device="cpu"))
+        return dlpe_found.found(series, client.calls(), grid=grid, device="cpu")
 
     return find
 
@@ -190,7 +189,7 @@ def test_an_int8_lesion_network_gives_the_mask_of_fp32_on_the_enhanced_volume(
     assert np.abs(full - own).max() > 1e-4  # it is not the FP32 network
 
 
-def test_a_series_without_lungs_is_told_by_its_number(
+def test_a_series_without_lungs_is_reported_by_its_number(
     store: Path, find: Finder, tmp_path: Path
 ) -> None:
     water = np.zeros((64, 64, 64), np.int16)
@@ -210,7 +209,7 @@ def command(repository: Path, *more: object) -> Any:
     return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
 
 
-def test_the_command_starts_a_server_and_tells_what_it_cannot_find(
+def test_the_command_starts_a_server_and_reports_what_it_cannot_find(
     first_stage: Path, store: Path, study: Path, tmp_path: Path
 ) -> None:
     done = command(

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from hilum.catalog import SYSTEMS, Network
 from hilum.catalog import dlpe as catalog
-from hilum.export.networks.dlpe_int8 import judge, masks, seen, unfit
-from hilum.postprocessing import ranks
+from hilum.export.systems.dlpe.int8 import judge, masks, seen, unfit
+from hilum.postprocessing.dlpe import ranks
 
 SYSTEM = SYSTEMS["dlpe"]
 

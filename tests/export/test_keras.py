@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 from ct_networks import calibrated
-from hilum.catalog import ct_classifier as catalog
-from hilum.catalog.errors import WeightsError
-from hilum.export.checkpoints import ct_angel as angel_files
-from hilum.export.checkpoints import ct_classifier as classifier_files
-from hilum.export.checkpoints.keras import read_keras, state_dict
-from hilum.export.networks import ct_angel, densenet
 from keras_files import Layers, densenet_config, layer_arrays, network_arrays, write_keras
 from torch import Tensor, nn
+
+from hilum.catalog import ct_classifier as catalog
+from hilum.catalog.errors import WeightsError
+from hilum.export.checkpoints.keras import read_keras, state_dict
+from hilum.export.layers import densenet
+from hilum.export.systems.ct_angel import checkpoint as angel_files
+from hilum.export.systems.ct_angel import network as ct_angel
+from hilum.export.systems.ct_classifier import checkpoint as classifier_files
 
 SIDE = 64
 HEAD = "dense_3"
@@ -154,7 +156,7 @@ def test_wrong_arrays_are_named(tmp_path: Path) -> None:
     refused(changed("bn", "beta", np.float32([0, np.nan, 0])), "bn/beta holds NaN")
 
 
-def test_arrays_that_the_file_only_names_are_told(tmp_path: Path) -> None:
+def test_arrays_that_the_file_only_names_are_reported(tmp_path: Path) -> None:
     path = write_small(tmp_path / "w.h5", network_arrays(dict(small().items())))
     with h5py.File(path, "a") as file:
         del file["bn/bn/gamma:0"]
@@ -166,7 +168,7 @@ def test_arrays_that_the_file_only_names_are_told(tmp_path: Path) -> None:
         read_keras(path)
 
 
-def test_files_that_are_not_weights_are_told(tmp_path: Path) -> None:
+def test_files_that_are_not_weights_are_reported(tmp_path: Path) -> None:
     good = write_small(tmp_path / "good.h5", network_arrays(dict(small().items()))).read_bytes()
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:9bfe\nsize 29300784\n"
     for content, words in (

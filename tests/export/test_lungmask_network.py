@@ -10,12 +10,13 @@ import onnxruntime as ort
 import pytest
 import torch
 from ct_networks import calibrated, hand_core, macs, run
+
 from hilum.catalog import lungmask as catalog
 from hilum.catalog.errors import WeightsError
-from hilum.export.checkpoints import lungmask as checkpoints
-from hilum.export.networks import lungmask
-from hilum.export.networks.lungmask_recipe import RECIPE
 from hilum.export.onnx_export import to_onnx
+from hilum.export.systems.lungmask import checkpoint as checkpoints
+from hilum.export.systems.lungmask import network as lungmask
+from hilum.export.systems.lungmask.recipe import RECIPE
 
 SIDE = 64
 
@@ -177,7 +178,7 @@ def test_the_digest_must_be_that_of_the_name_and_known(
     assert (found.network, found.path) == ("r231", good)
 
 
-def test_pointers_and_empty_folders_are_told(tmp_path: Path) -> None:
+def test_pointers_and_empty_folders_are_reported(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no checkpoint"):
         checkpoints.find(tmp_path)
     pointer = tmp_path / "unet_r231-d5d2fc3d.pth"

@@ -9,13 +9,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
 from hilum.catalog import SYSTEMS
 from hilum.catalog import cxr_severity as catalog
-from hilum.export.networks.cxr_random import sample
 from hilum.export.precision import to_half
 from hilum.export.repository import export_system
-from hilum.postprocessing.zones import zones_step
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from hilum.export.systems.cxr_severity.random import sample
+from hilum.postprocessing.cxr_severity.zones import zones_step
 
 SYSTEM = SYSTEMS["cxr-severity"]
 CASES = 24

@@ -20,6 +20,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import standins
+
 from hilum.catalog import SYSTEMS
 from hilum.catalog.errors import ExportError, RepositoryError
 from hilum.export.check import check_repository
@@ -31,11 +32,11 @@ from hilum.export.tensorrt.machine import TensorRT, parse_gpus
 from hilum.export.tensorrt.plan import PLAN_FILE, Engine, read_plan
 from hilum.export.tensorrt.reference import judge
 from hilum.export.tensorrt.supervise import VARIABLE, Limits, Outcome
-from hilum.server.compatibility import Facts, Gpu, Level, check_engines
-from hilum.server.configuration import model_file, read_config
-from hilum.server.engines import PlanRecord, find_engines
+from hilum.server.doctor.checks import Facts, Gpu, Level, check_engines
+from hilum.server.doctor.engines import PlanRecord, find_engines
 from hilum.server.machine import gpus
-from hilum.server.stage import Resources, configure, stage
+from hilum.server.model_config import model_file, read_config
+from hilum.server.runtime_repository import Resources, configure, stage
 
 SYSTEM = SYSTEMS["cxr-severity"]
 H200 = Machine("10.13.3.9", "NVIDIA H200", "9.0", "580.95.05")
@@ -128,7 +129,7 @@ def test_an_export_for_tensorrt_writes_configurations_plan_and_references(
         assert same == (str(relative) not in networks), relative
 
 
-def test_engines_that_were_not_built_are_told(exported: Path) -> None:
+def test_engines_that_were_not_built_are_reported(exported: Path) -> None:
     told = set(findings(exported))
     missing = "1/model.plan is missing: the engine was not built"
     assert {(m, "note", missing) for m in read_plan(exported)} <= told
@@ -235,7 +236,7 @@ def test_an_export_for_onnx_runtime_takes_engines_back(repository: Path, tmp_pat
     assert backend(repository, "cxr_fpn") == "onnxruntime"
 
 
-def test_what_cannot_be_built_is_told(repository: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_built_is_reported(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="hilum export --target tensorrt"):
         build_engines(tmp_path, OnnxBuilder())
     with pytest.raises(RepositoryError, match="no model 'cxr_manet'"):
@@ -262,7 +263,7 @@ def test_judgement_of_answers() -> None:
     assert "float16" in judge(network, "fp32", {**want, "mask": mask.astype(np.float16)}, want)[1]
 
 
-def test_gpus_as_nvidia_smi_tells_them() -> None:
+def test_gpus_as_nvidia_smi_reports_them() -> None:
     assert parse_gpus("NVIDIA H200, 9.0, 580.95.05\n" * 2) == ("NVIDIA H200", "9.0", "580.95.05")
     for text in ("", "NVIDIA H200, 9.0, 580\nNVIDIA A100, 8.0, 580\n", "No devices were found\n"):
         with pytest.raises(ExportError, match="one kind of GPU"):
@@ -350,7 +351,7 @@ def test_the_command_exports_for_tensorrt(tmp_path: Path) -> None:
 
 def test_building_needs_neither_torch_nor_onnx() -> None:
     code = (
-        "import sys, hilum.export.tensorrt.machine, hilum.client.cli.engines\n"
+        "import sys, hilum.export.tensorrt.machine, hilum.cli.engines\n"
         "print(sorted({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -366,7 +367,7 @@ def test_building_needs_neither_torch_nor_onnx() -> None:
         ("11.0.0.1", "CuPy is not installed"),
     ],
 )
-def test_what_a_machine_lacks_is_told_before_anything_is_built(
+def test_what_a_machine_lacks_is_reported_before_anything_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, words: str
 ) -> None:
     (tmp_path / "tensorrt.py").write_text(f"__version__ = {version!r}")

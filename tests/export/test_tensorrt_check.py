@@ -16,6 +16,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 import standins
+from onnx import TensorProto, helper
+
 from hilum.catalog import SYSTEMS
 from hilum.catalog.errors import ExportError
 from hilum.export.certificate import sha256_of
@@ -37,8 +39,7 @@ from hilum.export.tensorrt.quantised import write_quantised
 from hilum.export.tensorrt.supervise import VARIABLE, Limits, Outcome, run_worker
 from hilum.export.tensorrt.vendor import Order
 from hilum.export.tensorrt.widen import widened
-from hilum.server.engines import find_engines
-from onnx import TensorProto, helper
+from hilum.server.doctor.engines import find_engines
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = SYSTEMS["cxr-severity"]
@@ -134,7 +135,7 @@ def test_wider_inputs_compute_the_same(tmp_path: Path) -> None:
     assert not (tmp_path / "c.onnx").exists()
 
 
-def test_the_report_reads_back_and_tells_what_is_missing(tmp_path: Path) -> None:
+def test_the_report_reads_back_and_says_what_is_missing(tmp_path: Path) -> None:
     checked = Checked(
         "cxr-severity", "fpn", "cxr_fpn", "fp32", "failed", "the parser: no | kernel", "ab" * 32,
         messages=("warning: layer 17 of /core/a",), flags=("strongly typed",),
@@ -150,7 +151,7 @@ def test_the_report_reads_back_and_tells_what_is_missing(tmp_path: Path) -> None
     assert read_report(tmp_path) == []
 
 
-def test_without_the_compiler_it_is_told_where_it_is(
+def test_without_the_compiler_it_says_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"{MODULE}.py").write_text("raise ImportError")

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+
 from hilum.catalog import SYSTEMS, Network, at_precision
 from hilum.catalog.errors import RepositoryError
-from hilum.client.pipelines import dlpe_views
 from hilum.export.certificate import signature
 from hilum.export.config import EngineConfig, model_config, parse_config
 from hilum.export.tensorrt import build
@@ -23,7 +23,8 @@ from hilum.export.tensorrt.plan import (
     write_plan,
 )
 from hilum.export.tensorrt.profiles import SLABS, Profile, profiles
-from hilum.server import engines as server_engines
+from hilum.server.doctor import engines as server_engines
+from hilum.systems.dlpe import views as dlpe_views
 
 NETWORKS = {n.model: (s.name, n) for s in SYSTEMS.values() for n in s.networks}
 
@@ -96,7 +97,7 @@ def test_tf32_is_off_for_fp32_graphs_alone() -> None:
     assert full.flags[:2] == ("strongly typed", "level 4")
 
 
-def test_flags_tell_every_shape() -> None:
+def test_flags_name_every_shape() -> None:
     engine = _engine("dlpe_lung_x")
     (first, *others) = engine.profiles
     other = dataclasses.replace(engine, profiles=(first,))
@@ -123,7 +124,7 @@ def test_a_plan_reads_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"engines": {"a": {}}}', '{"engines": 3}'])
-def test_a_broken_plan_is_told(tmp_path: Path, text: str) -> None:
+def test_a_broken_plan_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / PLAN_FILE).write_text(text)
     with pytest.raises(RepositoryError, match="hilum export --target tensorrt"):
         read_plan(tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from hilum.catalog.errors import ExportError
 from hilum.export.tensorrt.machine import TensorRT
 from hilum.export.tensorrt.supervise import VARIABLE, Limits
@@ -169,7 +170,7 @@ def test_a_run_gives_outputs_and_the_memory_of_contexts(
         (b"an engine", 9, r"no profile of the engine takes {'x': \[9, 3\]}"),
     ],
 )
-def test_an_engine_that_does_not_run_is_told(
+def test_an_engine_that_does_not_run_is_reported(
     tensorrt: TensorRT, tmp_path: Path, plan: bytes, items: int, told: str
 ) -> None:
     _, reference = stored(tmp_path, items)

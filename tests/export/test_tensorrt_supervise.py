@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from hilum.export.tensorrt.supervise import VARIABLE, Limits, Outcome, run_worker
 
 MODULES = {
@@ -53,7 +54,7 @@ def test_a_worker_is_stopped_at_its_memory(probe) -> None:
     assert outcome.peak > 200 << 20
 
 
-def test_a_worker_that_dies_is_told(probe) -> None:
+def test_a_worker_that_dies_is_reported(probe) -> None:
     assert "SIGSEGV" in probe("hilum_killed").problem
     told = probe("hilum_broken").problem
     assert told.endswith("code 1: RuntimeError: library does not fit the driver")

@@ -12,6 +12,7 @@ import ct_standins
 import numpy as np
 import onnxruntime as ort
 import pytest
+
 from hilum.catalog import SYSTEMS, at_precision
 from hilum.catalog.errors import ExportError, InferenceFailed
 from hilum.client import Client
@@ -25,7 +26,7 @@ from hilum.export.tensorrt.supervise import Outcome
 from hilum.postprocessing.lungmask import masked_slice_step
 from hilum.preprocessing.lungmask import prepare_slice
 from hilum.preprocessing.nearest import resize_nearest
-from hilum.preprocessing.phantom_ct import chest_ct
+from hilum.preprocessing.phantoms.ct import chest_ct
 from hilum.server.launcher import TritonServer
 
 CLASSIFIER, LUNGS = SYSTEMS["ct-classifier"], SYSTEMS["lungmask"]
@@ -163,7 +164,7 @@ def test_the_ensemble_still_takes_int16_and_answers_the_same(
         np.testing.assert_allclose(got["logit"][index], want["logit"][0], rtol=1e-5, atol=1e-5)
 
 
-def test_clients_send_what_the_server_tells(client: Client, narrow: Path) -> None:
+def test_clients_send_what_the_server_reports(client: Client, narrow: Path) -> None:
     volume = chest_ct(4, slices=4, size=128, lesions=4).volume
     result = client.run("ct-classifier", volume)
     grid = np.arange(256) * 128 // 256
@@ -191,7 +192,7 @@ def test_an_export_of_the_lungs_alone_takes_the_classifiers_steps_along(
     assert not (alone / "ct_classifier_prepare").exists()
 
 
-def test_a_users_file_of_the_other_type_is_told_its_target(
+def test_a_users_file_of_the_other_type_is_shown_its_target(
     wide: Path, narrow: Path, tmp_path: Path
 ) -> None:
     for source, target, remedy in ((wide, "onnx", "tensorrt"), (narrow, "tensorrt", "onnx")):

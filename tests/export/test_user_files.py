@@ -11,13 +11,14 @@ import onnx
 import onnxruntime as ort
 import pytest
 import standins
+from onnx import ModelProto, TensorProto, helper
+
 from hilum.catalog import SYSTEMS
 from hilum.catalog import cxr_severity as catalog
 from hilum.catalog.errors import ExportError
-from hilum.export.networks.cxr_recipe import core_signature
 from hilum.export.repository import export_system
+from hilum.export.systems.cxr_severity.recipe import core_signature
 from hilum.export.user_file import read_user_file
-from onnx import ModelProto, TensorProto, helper
 
 SYSTEM = SYSTEMS["cxr-severity"]
 FPN = SYSTEM.network("fpn")
@@ -86,6 +87,9 @@ def flat_input(model: ModelProto) -> None:
         (rename("mask", "y"), ["no output 'mask'", "'y'"]),
         (drop_cls, ["no output 'cls'"]),
         (element(TensorProto.FLOAT16), ["'image' is FP16", "FP32"]),
+        (element(TensorProto.DOUBLE), ["'image' is FP64", "FP32"]),
+        (element(TensorProto.UNDEFINED), ["'image' is UNDEFINED", "FP32"]),
+        (element(99), ["'image' is #99", "FP32"]),
         (flat_input, ["3 axes"]),
         (dim(1, 1), ["[?, 1, 64, 64]"]),
         (dim(3, 32), ["[?, 3, 64, 32]"]),

@@ -7,8 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from hilum.catalog.ct_angel import THRESHOLD
-from hilum.postprocessing.boxes import (
+from hilum.postprocessing.ct_angel.boxes import (
     BoxRules,
     assess_slice,
     find_lesions,
@@ -17,7 +18,7 @@ from hilum.postprocessing.boxes import (
     scale_rectangle,
     valid_rectangle,
 )
-from hilum.preprocessing.square import fit_square
+from hilum.preprocessing.ct_angel.square import fit_square
 
 
 def blocks() -> np.ndarray:

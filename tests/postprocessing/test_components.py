@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hilum.postprocessing.components import (
+
+from hilum.postprocessing.cxr_severity.components import (
     column_counts,
     components,
     count_components,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from hilum.benchmarks import dlpe_direct as direct
 from hilum.catalog.errors import InputError
-from hilum.postprocessing.enhancement import (
+from hilum.postprocessing.dlpe.enhancement import (
     corrected_statistics,
     enhance,
     published_statistics,
     sampling_ring,
     upper_frontal_box,
 )
-from hilum.postprocessing.tubes import extend
+from hilum.postprocessing.dlpe.tubes import extend
 
 
 def load(golden, name):
@@ -198,7 +199,7 @@ def test_lungs_with_a_gap_at_the_height_of_the_box_fall_back() -> None:
     assert found.fallback
 
 
-def test_a_high_baseline_of_the_upper_frontal_lung_is_told() -> None:
+def test_a_high_baseline_of_the_upper_frontal_lung_is_reported() -> None:
     ct, lung, airway, vessel = slab()
     ct += np.float32(0.2)
     vessel[:, :, 2] = vessel[:, :, 1]
@@ -210,7 +211,7 @@ def test_a_high_baseline_of_the_upper_frontal_lung_is_told() -> None:
     assert "is high: -520 HU" in found.notes[-1]
 
 
-def test_what_cannot_be_enhanced_is_told() -> None:
+def test_what_cannot_be_enhanced_is_reported() -> None:
     ct, lung, airway, vessel = slab()
     with pytest.raises(InputError, match="no lung"):
         enhance(ct, np.zeros_like(lung), airway, vessel)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hilum.postprocessing.gradcam import (
+from scipy import ndimage
+
+from hilum.postprocessing.ct_classifier.gradcam import (
     Laterality,
     grad_cam,
     heat_map,
@@ -15,8 +17,7 @@ from hilum.postprocessing.gradcam import (
     overlay,
     summarise,
 )
-from hilum.preprocessing.phantom_ct import chest_ct
-from scipy import ndimage
+from hilum.preprocessing.phantoms.ct import chest_ct
 
 TOY = np.array([[4.25, -0.75], [-0.75, 0.25]], np.float32)
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy import ndimage
+
 from hilum.catalog.ct_classifier import MASK_SLICE, PREPARE
 from hilum.postprocessing.lungmask import (
     clean_volume,
@@ -15,9 +18,7 @@ from hilum.postprocessing.lungmask import (
     prepare_step,
     uncrop,
 )
-from hilum.preprocessing.phantom_ct import chest_ct
-from PIL import Image
-from scipy import ndimage
+from hilum.preprocessing.phantoms.ct import chest_ct
 
 FULL = np.ones((3, 3, 3))
 

@@ -7,9 +7,10 @@ import json
 import cv2
 import numpy as np
 import pytest
+
 from hilum.catalog.cxr_severity import CLEAN, CORRECTED, PARITY
-from hilum.postprocessing.components import components
-from hilum.postprocessing.lungs import clean, clean_step
+from hilum.postprocessing.cxr_severity.components import components
+from hilum.postprocessing.cxr_severity.lungs import clean, clean_step
 
 CASES = [
     "f01_clean", "f02_small_blob_removed", "f03_small_hole", "f04_large_hole",

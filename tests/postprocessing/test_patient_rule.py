@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hilum.postprocessing.patient_rule import Run, decide, find_runs
+
+from hilum.postprocessing.ct_angel.patient_rule import Run, decide, find_runs
 
 
 @pytest.mark.parametrize(

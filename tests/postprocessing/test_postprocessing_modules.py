@@ -8,22 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 from array_modules import Case, check, check_cupy_signatures, check_refused, only_beyond, parameters
+
 from hilum.catalog import dlpe as catalog
-from hilum.postprocessing.boxes import assess_slice
-from hilum.postprocessing.components import components, count_components
-from hilum.postprocessing.connectivity import refine
-from hilum.postprocessing.enhancement import (
+from hilum.postprocessing.ct_angel.boxes import assess_slice
+from hilum.postprocessing.ct_classifier.gradcam import (
+    grad_cam,
+    heat_map,
+    laterality,
+    normalised,
+    overlay,
+)
+from hilum.postprocessing.cxr_severity.components import components, count_components
+from hilum.postprocessing.cxr_severity.lungs import clean
+from hilum.postprocessing.cxr_severity.zones import zones_step
+from hilum.postprocessing.dlpe.connectivity import refine
+from hilum.postprocessing.dlpe.enhancement import (
     corrected_statistics,
     enhance,
     published_statistics,
     sampling_ring,
     upper_frontal_box,
 )
-from hilum.postprocessing.extent import extent
-from hilum.postprocessing.gradcam import grad_cam, heat_map, laterality, normalised, overlay
-from hilum.postprocessing.lungmask import clean_volume, lungs_of_volume, masked_image, uncrop
-from hilum.postprocessing.lungs import clean
-from hilum.postprocessing.ranks import (
+from hilum.postprocessing.dlpe.extent import extent
+from hilum.postprocessing.dlpe.ranks import (
     above,
     channels,
     count,
@@ -33,13 +40,13 @@ from hilum.postprocessing.ranks import (
     select,
     tree_mask,
 )
-from hilum.postprocessing.three_way import clear_outside, combine, open_slices, positive
-from hilum.postprocessing.tubes import Growth, extend, extend_each
-from hilum.postprocessing.zones import zones_step
+from hilum.postprocessing.dlpe.three_way import clear_outside, open_slices, positive
+from hilum.postprocessing.dlpe.tubes import Growth, extend, extend_each
+from hilum.postprocessing.lungmask import clean_volume, lungs_of_volume, masked_image, uncrop
 from hilum.preprocessing.arrays import namespace
 
 BITS = "looks at the bits of numbers, and counts them with bincount"
-LABELS = "scipy.ndimage.label, on a GPU that of cupyx.scipy.ndimage; counts with bincount"
+LABELS = "runs of NumPy on the host, cupyx.scipy.ndimage on a GPU; counts with bincount"
 PARTITION = "partition, so that not all is sorted"
 
 RNG = np.random.default_rng(12)
@@ -168,7 +175,6 @@ CASES = [
     Case("ranking box", lung_box, (LUNG, LIMITS)),
     Case("voxels", count, (VESSEL,)),
     Case("above", above, (SCORE, 1.7)),
-    Case("sum of views", combine, (P_X, P_Y, P_Z, (0.9, 1.1, 1))),
     Case("positive within", inside, (SCORE, WITHIN)),
     *(Case(f"open slices along {d}", found_open, (FEW, d, WITHIN), on_host=True) for d in "xyz"),
     Case("cleared", cleared, (SCORE, PART)),

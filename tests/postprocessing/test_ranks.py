@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from hilum.benchmarks import dlpe_direct as direct
 from hilum.catalog.dlpe import AIRWAY, ARTERY_RATIO, VEIN_RATIO, VESSEL
 from hilum.catalog.errors import InputError
-from hilum.postprocessing.ranks import (
+from hilum.postprocessing.dlpe.ranks import (
     above,
     channels,
     lung_box,
@@ -147,7 +148,7 @@ def test_roots_need_a_heart() -> None:
         root_masks(lung, np.zeros_like(lung), score, score)
 
 
-def test_what_cannot_be_ranked_is_told() -> None:
+def test_what_cannot_be_ranked_is_reported() -> None:
     lung, score = hundred(range(24))
     with pytest.raises(InputError, match="no lung"):
         rank_threshold(np.zeros_like(lung), score, 0.1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dlpe_definitions as definitions
 import numpy as np
 import pytest
+from scipy import ndimage
+
 from hilum.benchmarks import dlpe_direct as direct
 from hilum.catalog.dlpe import RING_CAPS, RING_RATIOS
 from hilum.catalog.errors import InputError
-from hilum.postprocessing.tubes import Growth, extend, extend_each, visit
-from scipy import ndimage
+from hilum.postprocessing.dlpe.tubes import Growth, extend, extend_each, visit
 
 RING = [Growth(ratio, cap) for ratio, cap in zip(RING_RATIOS, RING_CAPS, strict=True)]
 
@@ -127,7 +129,9 @@ def test_random_masks_grow_as_defined(seed) -> None:
     assert grew > 0
     for percent, growth in zip((10, 20), RING, strict=True):
         found = extend(mask, growth.ratio, growth.cap, "corrected")
-        wanted = [direct.extend_plane_corrected(mask[:, :, z], percent, growth.cap) for z in (0, 1)]
+        wanted = [
+            definitions.extend_plane_corrected(mask[:, :, z], percent, growth.cap) for z in (0, 1)
+        ]
         np.testing.assert_array_equal(found, np.stack(wanted, -1))
     np.testing.assert_array_equal(mask, before)
 

@@ -7,12 +7,18 @@ import json
 import cv2
 import numpy as np
 import pytest
+
 from hilum.catalog.cxr_severity import CORRECTED, PARITY, ZONE_STEP, Flag
-from hilum.postprocessing.lung_pair import bisection_cut, nearest_cut
-from hilum.postprocessing.lungs import clean
-from hilum.postprocessing.severity_metrics import severity_score
-from hilum.postprocessing.zones import crop_lung, zone_fractions, zone_lines, zones_step
-from hilum.preprocessing.phantom import chest_xray
+from hilum.postprocessing.cxr_severity.lung_pair import LungRegion, bisection_cut, nearest_cut
+from hilum.postprocessing.cxr_severity.lungs import clean
+from hilum.postprocessing.cxr_severity.metrics import severity_score
+from hilum.postprocessing.cxr_severity.zones import (
+    crop_lung,
+    zone_fractions,
+    zone_lines,
+    zones_step,
+)
+from hilum.preprocessing.phantoms.xray import chest_xray
 
 
 def case_names() -> list[str]:
@@ -35,6 +41,12 @@ def cases(golden):
     return {n: (m, d, wanted[n]) for n, m, d in zip(stored["names"], *masks, strict=True)}
 
 
+def rows_below(lung: LungRegion) -> tuple[int, int]:
+    """Rows below the lower and below the upper cut."""
+    middle, lower = lung.cuts
+    return lung.height - lower, lung.height - middle
+
+
 def fractions(mask, disease, mode="parity", **place) -> np.ndarray:
     return zone_fractions(zone_lines(mask, mode=mode, **place), disease, mode=mode)
 
@@ -46,7 +58,7 @@ def test_parity_with_the_published_scoring(cases, name) -> None:
     assert left is not None
     assert right is not None
     assert [left.zone_areas().sum(), right.zone_areas().sum()] == wanted["lung_area"]
-    cuts = {"left": list(left.cuts_from_bottom()), "right": list(right.cuts_from_bottom())}
+    cuts = {"left": list(rows_below(left)), "right": list(rows_below(right))}
     assert cuts == wanted["cut_rows_from_bottom"]
     assert [*left.zone_areas(), *right.zone_areas()] == wanted["zone_area"]
     assert [*left.zone_counts(disease), *right.zone_counts(disease)] == wanted["zone_disease"]
@@ -68,7 +80,7 @@ def test_analytic_rectangles() -> None:
     left, right = zone_lines(mask)
     assert left is not None
     assert right is not None
-    assert left.cuts_from_bottom() == right.cuts_from_bottom() == (212, 313)
+    assert rows_below(left) == rows_below(right) == (212, 313)
     # The picture's lines: the middle zone starts at row 199, the lower one at row 300.
     assert left.cuts == right.cuts == (199, 300)
     assert left.box == (40, 100, 140, 400)
@@ -88,8 +100,8 @@ def test_analytic_lungs_of_one_row() -> None:
     left, right = zone_lines(mask)
     assert left is not None
     assert right is not None
-    assert left.cuts_from_bottom() == (411, 411)
-    assert right.cuts_from_bottom() == (112, 112)
+    assert rows_below(left) == (411, 411)
+    assert rows_below(right) == (112, 112)
     assert fractions(mask, np.ones_like(mask)).tolist() == [0, 0, 1, 1, 0, 0]
 
 
@@ -98,7 +110,7 @@ def test_analytic_empty_and_full() -> None:
     left, right = zone_lines(empty)
     assert left is not None
     assert right is not None
-    assert left.cuts_from_bottom() == right.cuts_from_bottom() == (512, 512)
+    assert rows_below(left) == rows_below(right) == (512, 512)
     assert fractions(empty, empty).tolist() == [0] * 6
     lungs = empty.copy()
     cv2.ellipse(lungs, (130, 256), (90, 200), 0, 0, 360, 1, -1)
@@ -186,7 +198,7 @@ class TestCorrected:
         shares = fractions(mask, disease, "corrected")
         assert np.isnan(shares).tolist() == [True, False, True] * 2
 
-    def test_equal_centroids_are_told_apart_by_their_boxes(self) -> None:  # row 10
+    def test_equal_centroids_are_distinguished_by_their_boxes(self) -> None:  # row 10
         mask = np.zeros((512, 512), np.uint8)
         mask[50:150, 100:301] = 1
         mask[300:400, 150:251] = 1

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from ct_files import VOLUME
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
+
+from hilum.preprocessing.phantoms.ct_dicom import write_dicom_series
 
 
 @pytest.fixture

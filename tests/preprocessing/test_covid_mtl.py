@@ -11,10 +11,13 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from scipy import ndimage
+
 from hilum.catalog.covid_mtl import CROP, WINDOW_STEP
 from hilum.catalog.errors import InputError
-from hilum.preprocessing import covid_mtl_resample as resample
-from hilum.preprocessing.covid_mtl import (
+from hilum.preprocessing.covid_mtl import cubic, resample
+from hilum.preprocessing.covid_mtl.intake import published_values, take_in
+from hilum.preprocessing.covid_mtl.pipeline import (
     box_offsets,
     common_box,
     network_window,
@@ -24,17 +27,11 @@ from hilum.preprocessing.covid_mtl import (
     window_share,
     window_step,
 )
-from hilum.preprocessing.covid_mtl_intake import published_values, take_in
-from hilum.preprocessing.covid_mtl_resample import (
-    resampled_geometry,
-    target_shape,
-    to_millimetres,
-)
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
-from hilum.preprocessing.series import open_series
-from hilum.preprocessing.volume import Geometry, Reorientation, Volume
+from hilum.preprocessing.covid_mtl.resample import resampled_geometry, target_shape, to_millimetres
+from hilum.preprocessing.phantoms.ct_dicom import write_dicom_series
+from hilum.preprocessing.reading.series import open_series
+from hilum.preprocessing.reading.volume import Geometry, Reorientation, Volume
 from hilum.preprocessing.workers import Watch
-from scipy import ndimage
 
 AXES = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
@@ -86,6 +83,8 @@ def test_mode_corrected_applies_slope_and_intercept_and_parity_does_not(tmp_path
     assert taken.stored.dtype == np.int16
     assert np.array_equal(taken.stored, hu)
     assert any("not HU + 1024" in note for note in taken.notes)
+    assert taken.flags == ("values_misread",)
+    assert take_in(series, "corrected").flags == ()
 
 
 @pytest.mark.parametrize(
@@ -126,6 +125,7 @@ def test_slices_go_up_whatever_their_order_in_the_file(tmp_path: Path) -> None:
     taken = take_in(series, "parity")
     assert np.array_equal(taken.stored, hu[:, ::-1] + 1024)  # rows as the file has them
     assert any("rows or columns" in note for note in taken.notes)
+    assert taken.flags == ("orientation_misread",)
 
 
 def test_published_nifti_reading(tmp_path: Path) -> None:
@@ -140,6 +140,7 @@ def test_published_nifti_reading(tmp_path: Path) -> None:
         assert taken.stored[k, j, source.shape[0] - 1 - i] == source[i, j, k]
     assert taken.spacing == pytest.approx((2.0, 0.7, 0.8))
     assert any("5.00 mm apart were taken as 2 mm" in note for note in taken.notes)
+    assert taken.flags == ("spacing_misread",)
     corrected = take_in(open_series(path), "corrected")
     assert np.array_equal(corrected.stored, hu + 1024)
     assert corrected.spacing == pytest.approx((5.0, 0.8, 0.7))
@@ -177,7 +178,7 @@ def test_golden_resampling(golden: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     spacing = tuple(case["spacing_zyx"].tolist())
     assert target_shape(case["ct"].shape, spacing) == (25, 225, 285)
     assert np.array_equal(to_millimetres(case["ct"], spacing), case["resampled"])
-    # The library's own function, which decides when a value lies halfway.
+    # By the operations of SciPy, as a row is computed in which a value lies halfway.
     monkeypatch.setattr(resample, "_HALFWAY", 1.0)
     assert np.array_equal(to_millimetres(case["ct"], spacing), case["resampled"])
 
@@ -201,20 +202,44 @@ def test_a_constant_stays_constant() -> None:
     assert (to_millimetres(np.full((5, 20, 20), 1234, np.uint16), (2.5, 0.6, 1.7)) == 1234).all()
 
 
-def test_ties_go_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_halves_are_rounded_as_by_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Halves between neighbours of equal curvature: only the library's own rounding is right."""
-    called = []
-    zoom = ndimage.zoom
+    rows = []
+    values = cubic.values
 
-    def told(array: np.ndarray, *args: Any, **options: Any) -> np.ndarray:
-        called.append(array.ndim)
-        return zoom(array, *args, **options)
+    def told(found: np.ndarray, shape: Any, target: Any, y: int, columns: slice) -> np.ndarray:
+        rows.append(y)
+        return values(found, shape, target, y, columns)
 
-    monkeypatch.setattr(ndimage, "zoom", told)
+    monkeypatch.setattr(cubic, "values", told)
     ramp = np.broadcast_to(np.arange(0, 50, 5, dtype=np.uint16), (10, 10, 10)).copy()
     found = to_millimetres(ramp, (1.0, 1.0, 1.9))
-    assert 3 in called
-    assert np.array_equal(found, zoom(ramp, (1, 1, 1.9), order=3, mode="nearest"))
+    assert sorted(rows) == list(range(10))
+    zoomed: Any = ndimage.zoom(ramp, (1, 1, 1.9), order=3, mode="nearest")
+    assert np.array_equal(found, zoomed)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+@pytest.mark.parametrize(
+    ("shape", "target"),
+    [((7, 40, 53), (22, 31, 127)), ((3, 5, 64), (3, 30, 63)), ((31, 4, 3), (12, 4, 40))],
+)
+def test_cubic_splines_are_those_of_scipy_to_the_last_bit(
+    dtype: Any, shape: tuple[int, int, int], target: tuple[int, int, int]
+) -> None:
+    low = 0 if dtype == np.uint16 else -1024
+    stored = np.random.default_rng(shape[0]).integers(low, 4096, shape).astype(dtype)
+    zoom = [t / n for t, n in zip(target, shape, strict=True)]
+    wanted: Any = ndimage.zoom(stored, zoom, np.float64, order=3, mode="nearest")
+    coefficients = cubic.coefficients(stored)
+    every = slice(None)
+    rows = [cubic.values(coefficients, shape, target, y, every) for y in range(target[1])]
+    assert np.array_equal(np.stack(rows, axis=1), wanted)
+    for n, t in zip(shape, target, strict=True):
+        weights = np.empty((t, n))
+        for k, sample in enumerate(np.eye(n)):
+            ndimage.zoom(sample, t / n, weights[:, k], order=3, mode="nearest")
+        assert np.array_equal(cubic.axis_weights(n, t), weights)
 
 
 def test_resampled_geometry_keeps_the_ends() -> None:
@@ -324,7 +349,7 @@ def test_a_scan_is_prepared(chest: np.ndarray, golden: Path) -> None:
     assert np.count_nonzero(found.crop) == np.count_nonzero(inside)
     assert found.box_share == 1
     assert found.window_share == window_share(found.crop)
-    assert found.flags == (("truncated window",) if found.window_share < 0.95 else ())
+    assert found.flags == (("truncated_window",) if found.window_share < 0.95 else ())
     assert found.geometry is not None
     assert found.geometry.shape == found.stored.shape
     assert told == sorted(told)

@@ -10,16 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hilum.catalog.covid_mtl import SNAKE
-from hilum.catalog.errors import InputError
-from hilum.preprocessing.covid_mtl_lungs import initial_mask, refine, segment_lungs
-from hilum.preprocessing.covid_mtl_outline import closing, disk, refine_slice
-from hilum.preprocessing.covid_mtl_resample import to_millimetres
-from hilum.preprocessing.covid_mtl_snake import snakes
-from hilum.preprocessing.workers import Watch, open_pool
 from scipy import ndimage
+from scipy.interpolate import RectBivariateSpline
 from skimage.measure import find_contours
 from skimage.segmentation import active_contour
+
+from hilum.catalog.covid_mtl import SNAKE
+from hilum.catalog.errors import InputError
+from hilum.preprocessing.covid_mtl import snake
+from hilum.preprocessing.covid_mtl.lungs import initial_mask, refine, segment_lungs
+from hilum.preprocessing.covid_mtl.outline import closing, disk, refine_slice
+from hilum.preprocessing.covid_mtl.resample import to_millimetres
+from hilum.preprocessing.covid_mtl.snake import edges, snakes
+from hilum.preprocessing.covid_mtl.surface import slopes
+from hilum.preprocessing.workers import Watch, open_pool
 
 SHAPE = (25, 225, 285)
 
@@ -47,7 +51,7 @@ def body(shape: tuple[int, int, int] = (8, 60, 60)) -> np.ndarray:
 
 def test_golden_masks(case: dict[str, np.ndarray]) -> None:
     found = segment_lungs(case["resampled"])
-    assert np.array_equal(initial_mask(case["resampled"]), bits(case, "mask_init"))
+    assert np.array_equal(initial_mask(case["resampled"])[0], bits(case, "mask_init"))
     assert np.array_equal(found.mask, bits(case, "mask_refined_uint16"))
     assert found.mask.sum() == 373_225
     assert found.litres == 0.373225
@@ -60,7 +64,7 @@ def test_golden_masks_of_signed_values(case: dict[str, np.ndarray]) -> None:
 
 
 def test_golden_lungs_that_no_airway_joins(case: dict[str, np.ndarray], split: np.ndarray) -> None:
-    assert np.array_equal(initial_mask(split), bits(case, "mask_init_split"))
+    assert np.array_equal(initial_mask(split)[0], bits(case, "mask_init_split"))
     found = segment_lungs(split, "parity")
     assert np.array_equal(found.mask, bits(case, "mask_refined_split"))
     assert found.one_lung
@@ -77,51 +81,51 @@ def test_mode_corrected_keeps_both_lungs(case: dict[str, np.ndarray], split: np.
 
 
 def test_modes_agree_where_an_airway_joins_the_lungs(case: dict[str, np.ndarray]) -> None:
-    assert np.array_equal(initial_mask(case["resampled"], "corrected"), bits(case, "mask_init"))
+    assert np.array_equal(initial_mask(case["resampled"], "corrected")[0], bits(case, "mask_init"))
 
 
 def test_air_on_the_same_side_is_no_second_lung() -> None:
     stored = body()
     stored[:, 10:20, 10:20] = 100
     stored[:, 30:38, 10:20] = 100
-    assert np.array_equal(initial_mask(stored, "corrected"), initial_mask(stored, "parity"))
+    assert np.array_equal(initial_mask(stored, "corrected")[0], initial_mask(stored, "parity")[0])
     stored[:, 30:38, 10:20] = 1064
     stored[:, 30:38, 40:50] = 100
-    assert initial_mask(stored, "corrected").sum() == 180 * 8
-    assert initial_mask(stored, "parity").sum() == 100 * 8
+    assert initial_mask(stored, "corrected")[0].sum() == 180 * 8
+    assert initial_mask(stored, "parity")[0].sum() == 100 * 8
 
 
 def test_a_small_second_component_is_dropped() -> None:
     stored = body()
     stored[:, 10:30, 10:25] = 100
     stored[:, 30:36, 40:50] = 100  # a fifth of it, and no more
-    assert initial_mask(stored, "corrected").sum() == 300 * 8
+    assert initial_mask(stored, "corrected")[0].sum() == 300 * 8
 
 
 def test_threshold_of_air() -> None:
     stored = body()
     stored[2:6, 20:40, 20:40] = 604
-    assert not initial_mask(stored).any()
+    assert not initial_mask(stored)[0].any()
     stored[2:6, 20:40, 20:40] = 603
-    assert initial_mask(stored).sum() == 4 * 400
+    assert initial_mask(stored)[0].sum() == 4 * 400
 
 
 def test_enclosed_tissue_is_lung_and_open_tissue_is_not() -> None:
     stored = body()
     stored[2:6, 20:40, 20:40] = 100
     stored[3:5, 28:32, 28:32] = 1100  # enclosed on all sides
-    mask = initial_mask(stored)
+    mask = initial_mask(stored)[0]
     assert mask[2:6, 20:40, 20:40].all()
     stored[:, 28:32, 28:32] = 1100  # a rod through it: filled in each slice all the same
-    assert np.array_equal(initial_mask(stored), mask)
+    assert np.array_equal(initial_mask(stored)[0], mask)
     stored[2:6, 28:32, 28:] = 1100  # open to the side
-    assert not initial_mask(stored)[2:6, 28:32, 28:].any()
+    assert not initial_mask(stored)[0][2:6, 28:32, 28:].any()
 
 
 def test_of_equal_regions_the_first_in_the_slice_is_outside() -> None:
     stored = np.full((3, 6, 8), 1064, np.uint16)
     stored[1, 1:5, 1:7] = 100  # as many pixels as are around them
-    assert np.array_equal(initial_mask(stored), stored == 100)
+    assert np.array_equal(initial_mask(stored)[0], stored == 100)
 
 
 def test_disks() -> None:
@@ -162,6 +166,41 @@ def test_snakes_end_where_those_of_scikit_image_do(case: dict[str, np.ndarray]) 
                 assert np.array_equal(points, wanted.astype(np.int64))
                 compared += len(points)
     assert compared > 800
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (3, 9), (5, 4), (40, 51), (233, 301)])
+def test_slopes_between_pixels_are_those_of_scipy(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(shape[1])
+    picture = rng.random(shape) ** 3
+    x, y = (
+        np.concatenate([rng.uniform(-1, n, 400), np.resize(np.arange(0, n, 0.5), 400)])
+        for n in shape
+    )
+    surface = RectBivariateSpline(*map(np.arange, shape), picture, kx=2, ky=2, s=0)
+    wanted = surface(x, y, dx=1, grid=False), surface(x, y, dy=1, grid=False)
+    for found, one in zip(slopes(picture, exactly=True), wanted, strict=True):
+        assert np.array_equal(found(x, y), one)
+    for found, one in zip(slopes(picture), wanted, strict=True):
+        assert np.abs(found(x, y) - one).max() < 1e-14
+
+
+def test_edges_are_those_of_scipy() -> None:
+    picture = np.random.default_rng(4).integers(0, 4096, (61, 80)).astype(np.int16)
+    scaled = np.maximum(np.multiply(picture, 1 / 32767, dtype=np.float64), -1)
+    kernel = np.outer([1, 0, -1], [0.25, 0.5, 0.25])
+    rows, columns = (ndimage.convolve(scaled, k, mode="reflect") for k in (kernel, kernel.T))
+    wanted = np.sqrt(rows * rows + columns * columns) / np.sqrt(2)
+    assert np.array_equal(edges(picture), wanted)
+
+
+def test_snakes_by_the_published_operations_are_the_same(
+    case: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every snake computed again, as one is that ends close to a whole number."""
+    monkeypatch.setattr(snake, "_DOUBTFUL", 1.0)
+    image, lung = case["resampled"][8:16], bits(case, "mask_init")[8:16]
+    refined = np.stack([refine_slice(*both) for both in zip(image, lung, strict=True)])
+    assert np.array_equal(refined, bits(case, "mask_refined_uint16")[8:16])
 
 
 def test_a_lung_at_the_edge_of_the_picture() -> None:

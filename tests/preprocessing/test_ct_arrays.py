@@ -8,17 +8,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hilum.catalog.ct_angel import WINDOWS, Window
+from PIL import Image
+from scipy import ndimage
+
+from hilum.catalog.ct_angel import WINDOWS
 from hilum.catalog.errors import InputError
+from hilum.catalog.terms import Window
 from hilum.preprocessing.lungmask import (
+    _coarse_body,
     body_box,
-    body_mask,
     normalise,
     prepare_slice,
     resize_corners_int,
 )
 from hilum.preprocessing.nearest import nearest_indices, resize_nearest
-from hilum.preprocessing.series import open_series
+from hilum.preprocessing.reading.series import open_series
 from hilum.preprocessing.windows import (
     ct_angel_window,
     display_window,
@@ -26,8 +30,6 @@ from hilum.preprocessing.windows import (
     jpeg_roundtrip,
     padding_to_air,
 )
-from PIL import Image
-from scipy import ndimage
 
 HU = [-2048, -1295, -1294, -1024, -1000, -950, -900, -800, -700, -600, -500, -300, -105, -104, -100]
 GREY = [0, 0, 1, 58, 63, 74, 84, 106, 127, 148, 169, 212, 253, 254, 254]
@@ -152,6 +154,11 @@ def test_lungmask_preparation_of_real_slices(
     as_float, again = prepare_slice(hu.astype(np.float32))
     assert again == box
     assert np.abs(as_float - crop).max() <= 0.5001
+
+
+def body_mask(hu: np.ndarray) -> np.ndarray:
+    """The body in a slice, enlarged from the grid that it is found on."""
+    return resize_nearest(_coarse_body(hu), (hu.shape[0], hu.shape[1]), "corners")
 
 
 def toy_body() -> np.ndarray:

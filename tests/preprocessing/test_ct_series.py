@@ -9,13 +9,14 @@ import numpy as np
 import pydicom
 import pytest
 from ct_files import VOLUME, edit, edit_all, files
-from hilum.catalog.errors import InputError
-from hilum.preprocessing import ct_headers, ct_stack
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
-from hilum.preprocessing.series import Series, list_series, open_series
-from hilum.preprocessing.slice_pictures import is_slice_picture, read_slice_picture
-from hilum.preprocessing.volume import Geometry, Volume
 from pydicom.uid import RLELossless, generate_uid
+
+from hilum.catalog.errors import InputError
+from hilum.preprocessing.phantoms.ct_dicom import write_dicom_series
+from hilum.preprocessing.reading import ct_headers, ct_pixels, ct_stack
+from hilum.preprocessing.reading.series import Series, list_series, open_series
+from hilum.preprocessing.reading.slice_pictures import is_slice_picture, read_slice_picture
+from hilum.preprocessing.reading.volume import Geometry, Volume
 
 
 def error_of(path: Path, **options: int | str) -> str:
@@ -96,7 +97,10 @@ def test_a_gap_is_reported(folder: Path) -> None:
     series = open_series(folder)
     assert series.breaks == (5,)
     assert any("1 gap(s)" in note for note in series.notes)
-    assert series.geometry.spacing[0] == pytest.approx(VOLUME.geometry.spacing[0])
+    assert series.flags == ("uneven_slices",)
+    # In equal steps from the first slice to the last, which both lie where they do.
+    assert series.geometry.spacing[0] == pytest.approx(VOLUME.geometry.spacing[0] * 11 / 9)
+    assert np.allclose(series.geometry.point((9, 0, 0)), VOLUME.geometry.point((11, 0, 0)))
 
 
 def test_uneven_and_shifted_slices_are_reported(folder: Path) -> None:
@@ -197,6 +201,19 @@ def test_enhanced_multiframe(folder: Path, tmp_path: Path, compressed: bool) -> 
     assert np.allclose(series.geometry.affine, VOLUME.geometry.affine, atol=1e-4)
 
 
+def test_a_file_of_several_frames_may_have_so_many_bytes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "enhanced.dcm"
+    enhanced(files(folder)).save_as(path)
+    size = path.stat().st_size
+    monkeypatch.setattr(ct_pixels, "MAX_MULTIFRAME_BYTES", size)
+    assert open_series(path).slice(0).shape == VOLUME.geometry.shape[1:]
+    monkeypatch.setattr(ct_pixels, "MAX_MULTIFRAME_BYTES", size - 1)
+    with pytest.raises(InputError, match="more than the limit"):
+        open_series(path).slice(0)
+
+
 def test_slices_are_decoded_only_when_asked_for(folder: Path) -> None:
     path = files(folder)[3]
     dataset = pydicom.dcmread(path)
@@ -205,7 +222,7 @@ def test_slices_are_decoded_only_when_asked_for(folder: Path) -> None:
     dataset.save_as(path)
     series = open_series(folder)
     assert np.array_equal(series.slice(0), VOLUME.voxels[0])
-    with pytest.raises(InputError, match=r"slice 9 of 12 \(file 4 in the order of names\)"):
+    with pytest.raises(InputError, match=r"slice 4 of 12 from the head \(file 4 in"):
         series.slice(8)
     assert np.array_equal(series.slice(11), VOLUME.voxels[11])
 

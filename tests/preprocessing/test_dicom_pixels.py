@@ -8,10 +8,11 @@ import zlib
 import numpy as np
 import pydicom
 import pytest
-from hilum.catalog import HilumError
-from hilum.preprocessing import dicom
-from hilum.preprocessing.phantom import chest_xray, write_dicom
 from pydicom.dataset import Dataset, FileMetaDataset
+
+from hilum.catalog import HilumError
+from hilum.preprocessing.phantoms.xray import chest_xray, write_dicom
+from hilum.preprocessing.reading import dicom
 
 SYNTAXES = {
     "1.2.840.10008.1.2": 0, "1.2.840.10008.1.2.1": 0, "1.2.840.10008.1.2.2": 0,
@@ -121,6 +122,9 @@ def test_signed_values_and_foreign_high_bits() -> None:
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
     dataset.PixelRepresentation = 1
+    for overlay in range(4):
+        dataset.add_new((0x6000 + 2 * overlay, 0x0100), "US", 16)
+        dataset.add_new((0x6000 + 2 * overlay, 0x0102), "US", 12 + overlay)
     # −1 and −2048 without sign extension, 5 under an overlay in the top bits, 2047.
     dataset.PixelData = np.array([0x0FFF, 0x0800, 0xF005, 0x07FF], "<u2").tobytes()
     assert dicom.stored_values(dataset).tolist() == [[-1, -2048, 5, 2047]]

@@ -7,11 +7,12 @@ import io
 import numpy as np
 import pydicom
 import pytest
-from hilum.catalog import HilumError
-from hilum.preprocessing.dicom_xray import window
-from hilum.preprocessing.images import read_xray
-from hilum.preprocessing.phantom import chest_xray, write_dicom
 from pydicom.dataset import Dataset
+
+from hilum.catalog import HilumError
+from hilum.preprocessing.phantoms.xray import chest_xray, write_dicom
+from hilum.preprocessing.reading.dicom_xray import window
+from hilum.preprocessing.reading.images import read_xray
 
 PHANTOM = chest_xray(4, height=300, width=288)
 
@@ -93,6 +94,18 @@ def test_signed_pixels(tmp_path) -> None:
     packed = (stored & 0x0FFF).astype("<u2").tobytes()
     data = dicom_bytes(tmp_path, window_=(0, 4096), PixelRepresentation=1, PixelData=packed)
     assert off_by(read_xray(data)) <= 1
+
+
+def test_unsigned_pixels_that_are_called_signed_are_refused(tmp_path) -> None:
+    data = dicom_bytes(tmp_path, PixelRepresentation=1)
+    with pytest.raises(HilumError, match=r"PixelRepresentation \(0028,0103\) says"):
+        read_xray(data)
+
+
+def test_a_path_may_be_a_text(tmp_path) -> None:
+    dicom_bytes(tmp_path)
+    (path,) = tmp_path.glob("*.dcm")
+    assert read_xray(str(path)).size == read_xray(path).size
 
 
 def test_first_of_several_windows(tmp_path) -> None:
@@ -220,7 +233,7 @@ def test_lateral_view_code_is_refused(tmp_path) -> None:
         {"ViewPosition": None, "ViewCodeSequence": None, "PatientOrientation": None},
         {"Modality": "CR"},
         {"Modality": None},
-        {"PatientOrientation": ["R", "F"]},
+        {"PatientOrientation": ["LH", "F"]},
     ],
 )
 def test_frontal_views_are_taken(tmp_path, changes) -> None:
@@ -248,3 +261,73 @@ def test_messages_hold_no_identifiers(tmp_path) -> None:
         read_xray(path)
     assert "Secret" not in str(refused.value)
     assert "S-1" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("declared", "real"), [(16, 12), (16, 10), (12, 10), (8, 12), (12, 12)])
+def test_a_voi_lut_counts_by_the_depth_of_its_entries(tmp_path, declared, real) -> None:
+    table = (np.arange(4096) * (2**real - 1) // 4095).astype("<u2")
+    item = Dataset()
+    item.LUTDescriptor = [4096, 0, declared]
+    item["LUTDescriptor"].VR = "US"
+    item.add_new("LUTData", "OW", table.tobytes())
+    assert off_by(read_xray(dicom_bytes(tmp_path, VOILUTSequence=[item]))) <= 1
+
+
+@pytest.mark.parametrize(
+    ("orientation", "back"),
+    [
+        (["L", "F"], lambda p: p),
+        (["R", "F"], lambda p: p[:, ::-1]),
+        (["L", "H"], lambda p: p[::-1]),
+        (["R", "H"], lambda p: p[::-1, ::-1]),
+        (["F", "L"], lambda p: p.T),
+        (["F", "R"], lambda p: p.T[:, ::-1]),
+        (["H", "L"], lambda p: p.T[::-1]),
+        (["H", "R"], lambda p: p.T[::-1, ::-1]),
+        (["LF", "FR"], lambda p: p),
+    ],
+)
+def test_patient_orientation_is_followed(tmp_path, orientation, back) -> None:
+    data = dicom_bytes(tmp_path, window_=full_window(12), PatientOrientation=orientation)
+    xray = read_xray(data)
+    assert np.abs(xray.pixels[:, :, 0].astype(int) - back(PHANTOM.pixels)).max() <= 1
+    moved = any("PatientOrientation" in step for step in xray.decode)
+    assert moved == (orientation[0][0] != "L" or orientation[1][0] != "F")
+
+
+@pytest.mark.parametrize("orientation", [["L", "R"], ["ZZDOE", "F"], ["L"], ["H", "F"], ["X", ""]])
+def test_an_orientation_of_no_frontal_view_is_refused(tmp_path, orientation) -> None:
+    with pytest.raises(HilumError, match="PatientOrientation") as refused:
+        read_xray(dicom_bytes(tmp_path, PatientOrientation=orientation))
+    assert "ZZDOE" not in str(refused.value)
+
+
+def test_an_unknown_voi_function_is_linear(tmp_path) -> None:
+    known = read_xray(dicom_bytes(tmp_path, window_=(2000, 1500), VOILUTFunction="LINEAR"))
+    other = read_xray(dicom_bytes(tmp_path, window_=(2000, 1500), VOILUTFunction="ZZDOE"))
+    assert np.array_equal(known.pixels, other.pixels)
+    assert any("unknown" in step for step in other.decode)
+    assert not any("ZZDOE" in step for step in other.decode)
+
+
+@pytest.mark.parametrize(("width", "function"), [(0.5, "LINEAR"), (0.5, "ODD"), (-4, "SIGMOID")])
+def test_a_window_of_an_invalid_width_is_passed_over(tmp_path, width, function) -> None:
+    data = dicom_bytes(tmp_path, window_=(2000, width), VOILUTFunction=function)
+    xray = read_xray(data)
+    assert np.array_equal(xray.pixels, read_xray(dicom_bytes(tmp_path)).pixels)
+    assert any("invalid width" in step for step in xray.decode)
+
+
+@pytest.mark.parametrize("limits", [(0, 60), (60, 0)])
+def test_a_range_of_padding_does_not_move_the_percentiles(tmp_path, limits) -> None:
+    stored = np.rint(PHANTOM.pixels * (4095 / 255)).astype(np.uint16) // 2 + 1000
+    stored[:, :60] = np.arange(60)
+    changes = {"PixelData": stored.tobytes(), "PixelPaddingValue": limits[0]}
+    one = dicom_bytes(tmp_path, **changes)
+    dataset = pydicom.dcmread(io.BytesIO(one))
+    dataset.add_new("PixelPaddingRangeLimit", "US", limits[1])
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    inner = grey(read_xray(buffer.getvalue()))[:, 60:]
+    assert inner.min() == 0
+    assert np.median(inner) > 60

@@ -11,15 +11,17 @@ import numpy as np
 import pydicom
 import pytest
 from ct_files import VOLUME, edit, files
-from hilum.catalog.errors import InputError
-from hilum.preprocessing import ct_headers, dlpe_ready
-from hilum.preprocessing.ct_stack import in_order
-from hilum.preprocessing.dlpe_source import as_published, by_position
-from hilum.preprocessing.dlpe_space import normalise, read_normalised, to_source
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
-from hilum.preprocessing.series import open_series
-from hilum.preprocessing.volume import Reorientation, Volume
 from pydicom.uid import RLELossless, generate_uid
+
+from hilum.catalog.errors import InputError
+from hilum.preprocessing.dlpe import ready as dlpe_ready
+from hilum.preprocessing.dlpe.source import as_published, by_position
+from hilum.preprocessing.dlpe.space import normalise, read_normalised, to_source
+from hilum.preprocessing.phantoms.ct_dicom import write_dicom_series
+from hilum.preprocessing.reading import ct_headers
+from hilum.preprocessing.reading.ct_stack import in_order
+from hilum.preprocessing.reading.series import open_series
+from hilum.preprocessing.reading.volume import Reorientation, Volume
 
 
 def published_error(folder: Path) -> str:
@@ -133,7 +135,9 @@ def test_damaged_slice_in_a_good_series(folder: Path, mode: Any) -> None:
     dataset.compress(RLELossless)
     dataset.PixelData = dataset.PixelData[:80] + bytes(len(dataset.PixelData) - 80)
     dataset.save_as(path)
-    with pytest.raises(InputError, match=r"slice 9 of 12 \(file 4 in the order of names\)"):
+    with pytest.raises(
+        InputError, match=r"slice 4 of 12 from the head \(file 4 in the order of names\)"
+    ):
         normalise(open_series(folder), mode, 64)
 
 

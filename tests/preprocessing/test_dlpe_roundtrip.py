@@ -10,14 +10,15 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from hilum.catalog.errors import InputError
-from hilum.preprocessing.dlpe_source import as_published, by_position
-from hilum.preprocessing.dlpe_space import Normalised, normalise, to_source
-from hilum.preprocessing.phantom_ct import chest_ct
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
-from hilum.preprocessing.series import Series, open_series
-from hilum.preprocessing.volume import Geometry, Reorientation, Volume
 from scipy import ndimage
+
+from hilum.catalog.errors import InputError
+from hilum.preprocessing.dlpe.source import as_published, by_position
+from hilum.preprocessing.dlpe.space import Normalised, normalise, to_source
+from hilum.preprocessing.phantoms.ct import chest_ct
+from hilum.preprocessing.phantoms.ct_dicom import write_dicom_series
+from hilum.preprocessing.reading.series import Series, open_series
+from hilum.preprocessing.reading.volume import Geometry, Reorientation, Volume
 
 AXES = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 FLIPS = [Reorientation(flips=f) for f in product((False, True), repeat=3)]

@@ -9,16 +9,17 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
+
 from hilum.catalog.errors import InputError, OutputError
-from hilum.preprocessing import mtl_container
-from hilum.preprocessing.mtl_container import (
+from hilum.preprocessing.covid_mtl import container as mtl_container
+from hilum.preprocessing.covid_mtl.container import (
     container_bytes,
     is_container,
     read_container,
     write_container,
 )
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
-from hilum.preprocessing.volume import Geometry, Volume
+from hilum.preprocessing.phantoms.ct_dicom import write_dicom_series
+from hilum.preprocessing.reading.volume import Geometry, Volume
 
 # What these files are like by design.
 pytestmark = pytest.mark.filterwarnings("ignore:Expected explicit VR")
@@ -164,6 +165,6 @@ def test_unfit_volumes_are_refused(volume: np.ndarray) -> None:
         container_bytes(volume)
 
 
-def test_a_missing_folder_is_told(tmp_path: Path, frames: np.ndarray) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path, frames: np.ndarray) -> None:
     with pytest.raises(OutputError, match="check the folder"):
         write_container(tmp_path / "none" / "a.dtm", frames)

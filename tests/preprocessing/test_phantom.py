@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
+
 from hilum.catalog import HilumError
-from hilum.preprocessing.phantom import chest_xray, write_dicom, write_png
+from hilum.preprocessing.phantoms.xray import chest_xray, write_dicom, write_png
 
 
 def test_same_arguments_same_picture() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from hilum.catalog.errors import InputError
 from hilum.preprocessing.lungmask import body_box
-from hilum.preprocessing.phantom_ct import chest_ct
+from hilum.preprocessing.phantoms.ct import chest_ct
 
 
 def test_the_anatomy_is_plausible() -> None:

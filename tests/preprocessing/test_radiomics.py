@@ -9,14 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hilum.benchmarks.radiomics import make_lungs, markdown, measure
-from hilum.benchmarks.radiomics_published import published_features
+
+from hilum.benchmarks.covid_mtl_published import published_features
 from hilum.catalog.covid_mtl import RADIOMICS_STEP
 from hilum.catalog.covid_mtl_features import BANDS, FEATURES, OVERWRITTEN
 from hilum.catalog.errors import InputError
-from hilum.preprocessing.radiomics import radiomic_features, radiomics_step, scale, scaling
-from hilum.preprocessing.radiomics_bands import Region, wavelet_bands
-from hilum.preprocessing.radiomics_textures import binned
+from hilum.preprocessing.covid_mtl.bands import Region, wavelet_bands
+from hilum.preprocessing.covid_mtl.radiomics import (
+    radiomic_features,
+    radiomics_step,
+    scale,
+    scaling,
+)
+from hilum.preprocessing.covid_mtl.textures import binned
 from hilum.preprocessing.workers import Watch, open_pool
 
 INDEX = {name: k for k, name in enumerate(FEATURES)}
@@ -135,7 +140,7 @@ def test_bands_of_a_checkerboard_along_columns() -> None:
         assert np.abs(values) == pytest.approx(wanted, abs=1e-9)
 
 
-def test_bands_are_told_by_slabs() -> None:
+def test_bands_report_their_slabs() -> None:
     told: list[float] = []
     wavelet_bands(Region.of(np.full((70, 4, 4), 9, np.uint16)), told.append)
     assert told == pytest.approx([32 / 70, 64 / 70, 1.0])
@@ -206,7 +211,7 @@ def test_the_python_step(case: dict[str, np.ndarray], computed: np.ndarray) -> N
 
 
 @pytest.mark.filterwarnings("error")
-def test_features_that_cannot_be_computed_are_told() -> None:
+def test_features_that_cannot_be_computed_are_reported() -> None:
     volume = np.zeros((30, 30, 30), np.uint16)
     volume[::3, ::3, ::3] = 100  # no two voxels touch
     found = radiomics_step(volume)
@@ -251,16 +256,3 @@ def test_work_ends_when_that_is_wished(case: dict[str, np.ndarray], limit: float
     with pytest.raises(CancelledError):
         radiomic_features(case["vol"], watch=Watch(progress, stop))
     assert limit <= told[-1] < 0.7
-
-
-# --- the benchmark --------------------------------------------------------------------------------
-
-
-def test_the_benchmark_compares_both_procedures() -> None:
-    report = measure(0.15, rounds=1, processes=(1,))
-    published, ours = report["rows"]
-    assert ours["difference"] < 1e-9
-    assert report["lung_voxels"] == np.count_nonzero(make_lungs(0.15)) > 5000
-    assert ours["ratio"] == published["seconds"] / ours["seconds"]
-    assert 50e6 < ours["peak_bytes"] < 2e9
-    assert "| Hilum, 1 process(es) |" in markdown(report)

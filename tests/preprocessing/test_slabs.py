@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from hilum.catalog.dlpe import DIRECTIONS, W3, W5, Direction
-from hilum.preprocessing.slabs import Slab, add, cut, plan, same_inputs, slices_first
+from hilum.preprocessing.dlpe.slabs import Slab, add, cut, plan, same_inputs, slices_first
 
 SHAPE = {"x": 0, "y": 1, "z": 2}
 

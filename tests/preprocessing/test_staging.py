@@ -11,13 +11,14 @@ import array_api_strict
 import numpy as np
 import pytest
 from array_modules import CUPY, STRICT, imported
+
 from hilum.catalog.errors import InputError
 from hilum.preprocessing import staging
 from hilum.preprocessing.arrays import to_host
-from hilum.preprocessing.dlpe_space import normalise
-from hilum.preprocessing.phantom_ct import chest_ct
-from hilum.preprocessing.phantom_ct_dicom import write_dicom_series
-from hilum.preprocessing.series import open_series
+from hilum.preprocessing.dlpe.space import normalise
+from hilum.preprocessing.phantoms.ct import chest_ct
+from hilum.preprocessing.phantoms.ct_dicom import write_dicom_series
+from hilum.preprocessing.reading.series import open_series
 from hilum.preprocessing.staging import decoded_ahead
 
 ORDER = [7, 3, 4, 5, 0, 9, 8, 1, 2, 6]

@@ -9,11 +9,12 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hilum.catalog import HilumError
-from hilum.preprocessing import limits
-from hilum.preprocessing.images import decode, read_xray
-from hilum.preprocessing.phantom import chest_xray
 from PIL import Image
+
+from hilum.catalog import HilumError
+from hilum.preprocessing.phantoms.xray import chest_xray
+from hilum.preprocessing.reading import limits
+from hilum.preprocessing.reading.images import decode, read_xray
 
 PIXELS = chest_xray(6, height=280, width=300).pixels
 TINTED = np.stack([PIXELS // 2, PIXELS, 255 - (255 - PIXELS) // 3], axis=2)
@@ -225,3 +226,17 @@ def test_messages_do_not_name_the_file(tmp_path) -> None:
     with pytest.raises(HilumError) as refused:
         read_xray(path)
     assert "Secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("restarts", [0, 4])
+@pytest.mark.parametrize("end", [b"\xff\xd9", b"\xff\xd9\xff\xd9", b"\xff\xd9" + bytes(20)])
+@pytest.mark.parametrize("missing", [2, 9, 28, 60, 400, 3000])
+def test_a_truncated_jpeg_is_refused_however_it_is_closed(missing, end, restarts) -> None:
+    """The last pixels are dark, so what the decoder leaves grey lies elsewhere."""
+    dark = PIXELS.copy()
+    dark[-40:] //= 8
+    flags = [cv2.IMWRITE_JPEG_RST_INTERVAL, restarts, cv2.IMWRITE_JPEG_QUALITY, 90]
+    data = cv2.imencode(".jpg", dark, flags)[1].tobytes()
+    assert read_xray(data[:-2] + end).size == dark.shape[:2]
+    with pytest.raises(HilumError, match="truncated"):
+        read_xray(data[: -2 - missing] + end)

@@ -9,17 +9,9 @@ import numpy as np
 import pytest
 import small_repository
 import tritonclient.grpc as triton
-from hilum.server.launcher import TritonServer
 from small_repository import tensors
 
-
-@pytest.fixture(scope="session", autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Logs and runtime folders of the tests' servers, away from the user's."""
-    folder = tmp_path_factory.mktemp("state")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(folder))
-        yield folder / "hilum"
+from hilum.server.launcher import TritonServer
 
 
 @pytest.fixture(scope="session")

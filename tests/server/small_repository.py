@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import tritonclient.grpc as triton
-from hilum.catalog import PythonStep
-from hilum.catalog.cxr_severity import CLEAN, ZONE_STEP
 from onnx import TensorProto, helper
 from tritonclient.utils import np_to_triton_dtype
+
+from hilum.catalog import PythonStep
+from hilum.catalog.cxr_severity import CLEAN, ZONE_STEP
 
 TYPES = {
     "BOOL": (TensorProto.BOOL, np.bool_),
@@ -27,6 +28,7 @@ TYPES = {
 CERTIFICATE = {"weights": {"network": "double", "source": "random (seed 0)", "sha256": "ab" * 32}}
 
 PROBE = """
+import threading
 import time
 
 import numpy as np
@@ -61,6 +63,12 @@ def probe_step(task, image):
         image[0] = 0
     if task == 6:
         time.sleep(0.7)
+    if task == 7:
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            pass
+    if task == 8:
+        threading.Event().wait()
     return {"sum": np.array([image.sum()], np.float64), "copy": image[::-1],
             "calls": np.array([calls], np.int32)}
 

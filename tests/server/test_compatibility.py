@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import small_repository
+from recorded_plans import BUILT, RECORD, write_plan
+
 from hilum.catalog import SYSTEMS
 from hilum.catalog.errors import ExportError, ServerError
-from hilum.client.cli import app
-from hilum.export.declarations import write_declarations
-from hilum.server import facts as gathering
-from hilum.server.buildable import check_build, refuse_build
-from hilum.server.compatibility import Facts, Finding, Gpu, Level, check, number, refuse, table
-from hilum.server.engines import (
-    Engine,
-    Fingerprint,
-    PlanRecord,
-    differences,
-    find_engines,
-)
-from hilum.server.facts import gather, repository_models, tensorrt_version
-from hilum.server.find import VARIABLE
-from hilum.server.machine import gpus
-from hilum.server.need import MiB, Need, shared_memory_need
-from hilum.server.stage import Resources
-from typer.testing import CliRunner, Result
-
-HILUM = str(Path(sys.executable).with_name("hilum"))
+from hilum.server.binary import VARIABLE
+from hilum.server.doctor import facts as gathering
+from hilum.server.doctor.buildable import check_build, refuse_build
+from hilum.server.doctor.checks import Facts, Finding, Gpu, Level, check, number, refuse, table
+from hilum.server.doctor.engines import Engine, Fingerprint, PlanRecord, differences, find_engines
+from hilum.server.doctor.facts import gather, repository_models, tensorrt_version
+from hilum.server.doctor.gpu_memory import MiB, Need, shared_memory_need
+from hilum.server.runtime_repository import Resources
 
 H200 = Gpu("NVIDIA H200", "9.0", "580.95.05", 143771)
 T4 = Gpu("Tesla T4", "7.5", "535.183.01", 15360)
 V100 = Gpu("Tesla V100-SXM2-32GB", "7.0", "580.95.05", 32768)
-
-BUILT = Fingerprint(
-    onnx_sha256="1f" * 32,
-    tensorrt="10.13.3.9",
-    gpu="NVIDIA H200",
-    capability="9.0",
-    driver="580.95.05",
-    flags=("--stronglyTyped", "--optShapes=image:8x3x512x512"),
-)
-RECORD = PlanRecord(BUILT, plan_sha256="ab" * 32, plan_bytes=4, hilum_version="0.1.0")
 
 CONTAINER = Facts(
     server="tritonserver 2.71.0 (installation) at /opt/tritonserver/bin/tritonserver",
@@ -292,19 +268,6 @@ def test_a_record_is_read_as_it_was_written_and_refused_when_parts_are_missing()
         PlanRecord.from_json(json.dumps(read))
 
 
-def write_plan(repository: Path, plan: bytes = b"plan", onnx: bytes = b"onnx") -> Path:
-    """A model that serves a plan, with the record of its builder."""
-    folder = repository / "cxr_manet" / "1"
-    folder.mkdir(parents=True)
-    (folder.parent / "config.pbtxt").write_text('platform: "tensorrt_plan"\nmax_batch_size: 8\n')
-    (folder / "model.plan").write_bytes(plan)
-    (folder / "model.onnx").write_bytes(onnx)
-    built = dataclasses.replace(BUILT, onnx_sha256=hashlib.sha256(onnx).hexdigest())
-    record = PlanRecord(built, hashlib.sha256(plan).hexdigest(), len(plan), "0.1.0")
-    (folder / "plan.json").write_text(record.as_json())
-    return folder
-
-
 def test_plans_of_a_repository_are_found_with_their_records(tmp_path: Path) -> None:
     folder = write_plan(tmp_path)
     (engine,) = find_engines(tmp_path)
@@ -358,7 +321,9 @@ def test_the_need_counts_the_tensors_of_python_processes() -> None:
     assert 2 * 8 * 2 * side * side < own.full - 2 * MiB < 2 * 8 * 2 * side * side * 1.01
 
 
-def test_tensorrt_is_told_by_the_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tensorrt_is_known_from_the_container(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TRT_VERSION", "10.13.3.9+cuda13.0")
     assert tensorrt_version([]) == "10.13.3.9"
     monkeypatch.delenv("TRT_VERSION")
@@ -399,55 +364,3 @@ def test_this_machine_is_gathered(repository: Path, monkeypatch: pytest.MonkeyPa
     assert facts.shm_free is not None
     monkeypatch.setenv(VARIABLE, "/nowhere/tritonserver")
     assert "not an executable" in gather(repository, deep=False).server_missing
-
-
-def hilum(*arguments: object) -> Result:
-    """Run one command in this process: most of what a program of its own takes is its start."""
-    return CliRunner().invoke(app, [*map(str, arguments)])
-
-
-def test_doctor_calls_this_machine_usable(tmp_path: Path) -> None:
-    write_declarations(tmp_path)
-    done = subprocess.run(
-        [HILUM, "doctor", "--json", "--repository", tmp_path], capture_output=True, text=True
-    )
-    told = json.loads(done.stdout)
-    assert (done.returncode, told["usable"]) == (0, True), done.stdout
-    lines = {f["what"]: f for f in told["findings"]}
-    old = lines["Triton 2.51.0 is older than 2.71 (26.07)"]
-    assert old["level"] == "note"
-    assert "loopback only" in old["remedy"]
-    (networks,) = [f for what, f in lines.items() if what.startswith("cxr_lung, cxr_unet, ")]
-    assert networks["remedy"] == "hilum export cxr-severity"  # one line for ten networks
-    other = hilum("doctor", "--repository", tmp_path / "none", "--host", "0.0.0.0")  # noqa: S104
-    assert other.exit_code == 1
-    (line,) = [text for text in other.stdout.splitlines() if text.startswith("problem")]
-    assert "bind 127.0.0.1" in line
-
-
-@pytest.mark.skipif(gpus() > 0, reason="this machine has a GPU")
-def test_doctor_says_that_there_is_no_gpu(tmp_path: Path) -> None:
-    assert "no NVIDIA GPU found" in hilum("doctor", "--repository", tmp_path / "none").stdout
-
-
-def test_serve_and_run_refuse_what_doctor_calls_broken(tmp_path: Path) -> None:
-    repository = tmp_path / "repository"
-    small_repository.write(repository)
-    done = hilum("serve", "--repository", repository, "--host", "0.0.0.0")  # noqa: S104
-    assert done.exit_code == 3
-    assert "older than 2.71" in done.stderr
-    assert "ready" not in done.stdout
-    write_plan(repository)
-    plan = hilum("serve", "--repository", repository)
-    assert plan.exit_code == 3
-    assert "--target onnx" in plan.stderr
-    phantom = hilum("phantom", "cxr", "--out", tmp_path / "x", "--size", 256, "--count", 1)
-    assert phantom.exit_code == 0, phantom.stderr
-    run = hilum("run", "cxr-severity", tmp_path / "x", "--out", tmp_path / "out",
-                "--repository", repository)  # fmt: skip
-    assert run.exit_code == 3
-    assert "--target onnx" in run.stderr
-    ignored = hilum("run", "cxr-severity", tmp_path / "x", "--out", tmp_path / "out",
-                    "--repository", repository, "--ignore-doctor")  # fmt: skip
-    assert "hilum export" in ignored.stderr  # what is refused now is the incomplete repository
-    assert "does not fit" not in ignored.stderr

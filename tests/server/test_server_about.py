@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from hilum.catalog.errors import RepositoryError
-from hilum.server.about import about
+from hilum.server.server_info import about
 
 CERTIFICATE = {"weights": {"network": "lung", "source": "random", "sha256": "ab"}}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from hilum.catalog.errors import ServerError
 from hilum.server import logs
 from hilum.server.arguments import (
@@ -16,8 +17,8 @@ from hilum.server.arguments import (
     print_args,
     region_size,
 )
-from hilum.server.assemble import assemble_backends
-from hilum.server.find import find_server, inspect_server
+from hilum.server.backend_folder import assemble_backends
+from hilum.server.binary import find_server, inspect_server
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_the_wheel_is_found_and_gets_our_backend(monkeypatch, tmp_path):
     found = find_server()
     assert (found.kind, found.version, found.needs_backends) == ("wheel", "2.51.0", True)
     folder = assemble_backends(found, tmp_path / "backends")
-    assert {f.name for f in folder.iterdir()} == {"python", "onnxruntime"}
+    assert {f.name for f in folder.iterdir()} == {"python", "onnxruntime", "openvino", "pytorch"}
     assert (folder / "onnxruntime" / "model.py").is_file()
 
 
@@ -52,6 +53,11 @@ def test_a_named_server_comes_first_and_a_container_keeps_its_backends(
     found = find_server()
     assert (found.kind, found.version, found.needs_backends) == ("native", "2.71.0", False)
     assert assemble_backends(found, tmp_path / "none") is None
+    (tmp_path / "backends" / "openvino").mkdir()
+    (tmp_path / "backends" / "python" / "libtriton_python.so").touch()
+    folder = assemble_backends(found, tmp_path / "with-openvino", ["onnxruntime", "openvino"])
+    assert (folder / "onnxruntime").is_symlink()
+    assert (folder / "openvino" / "model.py").is_file()  # a container's rounds coordinates
 
 
 def test_an_installation_without_onnxruntime_gets_ours_beside_its_own(container, tmp_path):
@@ -59,11 +65,12 @@ def test_an_installation_without_onnxruntime_gets_ours_beside_its_own(container,
     (tmp_path / "backends" / "python" / "libtriton_python.so").touch()
     found = inspect_server(container)
     folder = assemble_backends(found, tmp_path / "assembled")
-    assert {f.name for f in folder.iterdir()} == {"python", "onnxruntime", "tensorrt"}
+    ours = {"python", "onnxruntime", "openvino", "pytorch"}
+    assert {f.name for f in folder.iterdir()} == {*ours, "tensorrt"}
     assert (folder / "python" / "libtriton_python.so").is_file()
 
 
-def test_a_wrong_name_tells_the_remedy(monkeypatch, tmp_path):
+def test_a_wrong_name_names_the_remedy(monkeypatch, tmp_path):
     monkeypatch.setenv("HILUM_TRITONSERVER", str(tmp_path / "nothing"))
     with pytest.raises(ServerError, match=r"not an executable.*pip install 'hilum\[server\]'"):
         find_server()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
+from hilum.server.binary import find_server
 from hilum.server.environment import MALLOC, server_environment
-from hilum.server.find import find_server
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -16,11 +17,12 @@ import numpy as np
 import pytest
 import small_repository
 import tritonclient.grpc as triton
+from small_repository import tensors
+
 from hilum.catalog.errors import RepositoryError, ServerError
-from hilum.server import leftovers
+from hilum.server import cleanup as leftovers
 from hilum.server.arguments import Ports
 from hilum.server.launcher import Progress, TritonServer, free_ports
-from small_repository import tensors
 
 SHM = Path("/dev/shm")  # noqa: S108
 
@@ -165,15 +167,19 @@ def test_leftovers_of_dead_servers_go_and_strangers_stay(state):
         SHM / "hilum-1-2-y",
     ]
     folder = state / "run" / tag
+    environment = Path("/tmp", f"python_env_{secrets.token_hex(3)}")  # noqa: S108 - as Triton has it
+    environment.mkdir()
     try:
         for path in (region, *others):
             path.touch()
-        folder.mkdir(parents=True)
+        time.sleep(0.2)
+        folder.mkdir(parents=True)  # younger than what Triton made
         assert leftovers.clean_dead(state / "run") == []
         ended.communicate(b"\n")
         assert leftovers.clean_dead(state / "run") == [tag]
         assert not region.exists()
         assert not folder.exists()
+        assert not environment.exists()
         assert all(path.exists() for path in others)
     finally:
         for path in (region, *others):
@@ -198,7 +204,7 @@ def test_corrupt_network_shows_the_log_and_leaves_nothing(tmp_path, repository, 
     assert runtime_folders(state) == before
 
 
-def test_configuration_that_contradicts_the_network_is_told(tmp_path):
+def test_configuration_that_contradicts_the_network_is_reported(tmp_path):
     config = small_repository.DOUBLE.replace("dims: 3 }", "dims: 4 }", 1)
     small_repository.write_onnx(tmp_path, "double", config)
     (tmp_path / "double" / "labels.txt").touch()

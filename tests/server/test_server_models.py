@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from hilum.catalog.cxr_severity import CORRECTED, PARITY
-from hilum.postprocessing.lungs import clean_step
-from hilum.postprocessing.zones import zones_step
 from small_repository import CERTIFICATE, TYPES, tensors
 from tritonclient.utils import InferenceServerException
+
+from hilum.catalog.cxr_severity import CORRECTED, PARITY
+from hilum.postprocessing.cxr_severity.lungs import clean_step
+from hilum.postprocessing.cxr_severity.zones import zones_step
 
 IMAGE = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 
@@ -175,7 +176,7 @@ def test_steps_of_the_catalog_answer_as_their_functions_do(infer):
             np.testing.assert_array_equal(scored.as_numpy(name)[i], expected)
 
 
-def test_about_tells_the_certificates(infer):
+def test_about_reports_the_certificates(infer):
     answer = infer("hilum_about", query=np.zeros(1, np.uint8)).as_numpy("json")
     told = json.loads(answer.tobytes())
     assert told["models"] == {"double": CERTIFICATE}

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import pytest
 import small_repository
+from typer.testing import CliRunner
+
 from hilum.catalog.errors import ServerError
-from hilum.client.cli import app
-from hilum.server import facts as gathering
+from hilum.cli import app
 from hilum.server import gpus as reading
-from hilum.server.configuration import read_config
-from hilum.server.engines import Fingerprint, PlanRecord, context_bytes
+from hilum.server.binary import find_server
+from hilum.server.doctor import facts as gathering
+from hilum.server.doctor.engines import Fingerprint, PlanRecord, context_bytes
 from hilum.server.environment import server_environment
-from hilum.server.find import find_server
 from hilum.server.gpus import Device, choose, parse_devices, visible
 from hilum.server.machine import gpus
-from hilum.server.placement import ESTIMATED, TOLD, MiB, network_need, network_needs, place
-from hilum.server.stage import Resources, stage
-from typer.testing import CliRunner
+from hilum.server.model_config import read_config
+from hilum.server.placement import ESTIMATED, REPORTED, MiB, network_need, network_needs, place
+from hilum.server.runtime_repository import Resources, stage
 
 GiB = 1024 * MiB
 
@@ -130,17 +131,17 @@ BORDER = 8 * 3 * 4
 
 
 @pytest.mark.parametrize("contexts", [(2 * GiB,), (GiB // 8, GiB // 2, 2 * GiB)])
-def test_what_an_engine_tells_counts_for_every_context(
+def test_what_an_engine_reports_counts_for_every_context(
     tmp_path: Path, contexts: tuple[int, ...]
 ) -> None:
     with_engine(tmp_path, "cxr_manet", *contexts)
     config = read_config(tmp_path / "cxr_manet" / "config.pbtxt")
     needs = network_needs(tmp_path, [(config, 2)])
     known = 2 * (1000 + BORDER + sum(contexts))
-    assert needs == {"cxr_manet": pytest.approx(known / TOLD, abs=1)}
+    assert needs == {"cxr_manet": pytest.approx(known / REPORTED, abs=1)}
 
 
-def test_engines_that_do_not_tell_are_estimated(tmp_path: Path) -> None:
+def test_engines_that_do_not_report_are_estimated(tmp_path: Path) -> None:
     with_engine(tmp_path, "silent")
     old = with_engine(tmp_path, "old") / "plan.json"
     told = json.loads(old.read_text())
@@ -164,7 +165,7 @@ def test_engines_that_do_not_tell_are_estimated(tmp_path: Path) -> None:
     assert {need * ESTIMATED for need in needs.values()} == {1000 + BORDER}
 
 
-def test_engines_are_placed_by_what_they_tell(tmp_path: Path) -> None:
+def test_engines_are_placed_by_what_they_report(tmp_path: Path) -> None:
     source = tmp_path / "built"
     for name in ("large", "small"):
         with_engine(source, name, GiB if name == "large" else GiB // 4)
@@ -189,7 +190,7 @@ def groups(folder: Path, name: str) -> tuple[int, int, list[int]]:
     return group.kind, group.count, list(group.gpus)
 
 
-def test_staged_networks_are_told_their_gpus_and_steps_are_not(tmp_path: Path) -> None:
+def test_staged_networks_are_given_their_gpus_and_steps_are_not(tmp_path: Path) -> None:
     folder = exported(tmp_path / "exported")
     resources = Resources(True, 2, 1, 2, 1, 4, gpu_free=tuple(free(1, 0.01, 1)))
     staged = stage(folder, tmp_path / "run", resources)

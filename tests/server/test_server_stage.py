@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 import small_repository
+
 from hilum.catalog import ABOUT
 from hilum.catalog.cxr_severity import CLEAN, ENSEMBLES, ZONE_STEP
 from hilum.catalog.errors import RepositoryError
-from hilum.server.configuration import read_config
-from hilum.server.stage import Resources, stage
+from hilum.server.model_config import read_config
+from hilum.server.runtime_repository import Resources, stage
 
 CPU = Resources(
     gpu=False, instances=2, threads=3, stream_instances=5, stream_threads=1, step_instances=4
@@ -41,7 +42,7 @@ def exported(tmp_path):
     return folder
 
 
-def test_what_is_incomplete_is_left_out_and_told(exported, tmp_path):
+def test_what_is_incomplete_is_left_out_and_reported(exported, tmp_path):
     staged = stage(exported, tmp_path / "run", CPU)
     assert staged.models == (
         "cxr_clean", "cxr_lung", "cxr_pspnet", "cxr_severity_pspnet", "cxr_zones", "hilum_about",
@@ -124,7 +125,7 @@ def test_queue_delay_is_of_networks_that_batch(tmp_path, gpu, delay_ms, expected
     assert found["step"].dynamic_batching.max_queue_delay_microseconds == 5000
 
 
-def test_triton_places_networks_on_gpus_that_nobody_tells_about(repository, tmp_path):
+def test_triton_places_networks_on_gpus_that_nobody_mentions(repository, tmp_path):
     resources = replace(Resources.of_machine(instances=3, gpu=True), gpu_free=())
     stage(repository, tmp_path / "run", resources)
     (group,) = read_config(tmp_path / "run" / "double" / "config.pbtxt").instance_group

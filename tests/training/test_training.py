@@ -1,0 +1,163 @@
+"""Training from nothing: the same twice, resumable, and published as exports read it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hilum.catalog import SYSTEMS
+from hilum.catalog.errors import InputError, WeightsError
+from hilum.export import reference
+from hilum.export.recipes import recipe
+from hilum.training import cts, dlpe, open_xrays, plan, xrays
+from hilum.training.loop import Lesson, Phase, train
+
+
+def drawn(rng: np.random.Generator, side: int, count: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    images = torch.from_numpy(rng.standard_normal((count, 1, side, side), np.float32))
+    return images, ((images > 0).float(),)
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))
+
+
+def missed(out: Tensor, truth: tuple[Tensor, ...]) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(out, truth[0])
+
+
+LESSON = Lesson("toy", network, drawn, missed, (Phase(8, 4, 20), Phase(16, 2, 12)), rate=0.05)  # pyright: ignore
+
+
+def test_a_stopped_training_goes_on_as_if_it_never_stopped(tmp_path: Path) -> None:
+    whole = train(LESSON, 3, tmp_path / "whole").state_dict()
+
+    def stop(done: int, steps: int, loss: float) -> None:
+        if done == 27:  # two steps after a checkpoint
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(LESSON, 3, tmp_path / "parts", stop)
+    steps = list[int]()
+    resumed = train(LESSON, 3, tmp_path / "parts", lambda done, *_: steps.append(done))
+    assert steps == list(range(26, 33))
+    assert all(torch.equal(resumed.state_dict()[name], whole[name]) for name in whole)
+
+
+def test_a_training_learns_and_depends_on_its_seed(tmp_path: Path) -> None:
+    losses = list[float]()
+    first = train(LESSON, 3, tmp_path / "3", lambda _done, _steps, loss: losses.append(loss))
+    assert losses[-1] < 0.7 * losses[0]
+    other = train(LESSON, 4, tmp_path / "4")
+    assert not torch.equal(first.state_dict()["0.weight"], other.state_dict()["0.weight"])
+
+
+def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
+    train(LESSON, 3, tmp_path)
+    with pytest.raises(WeightsError, match="another"):
+        train(LESSON, 4, tmp_path)
+    with pytest.raises(WeightsError, match="another"):
+        train(dataclasses.replace(LESSON, rate=0.1), 3, tmp_path)
+
+
+def test_a_network_starts_from_its_parent_once_that_is_trained(tmp_path: Path) -> None:
+    child = dataclasses.replace(LESSON, name="child", parent="toy", phases=(Phase(8, 4, 1),))
+    with pytest.raises(WeightsError, match="toy is not trained in"):
+        train(child, 3, tmp_path)
+
+    def stop(done: int, steps: int, loss: float) -> None:
+        if done == 27:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(LESSON, 3, tmp_path, stop)
+    with pytest.raises(WeightsError, match="toy is not trained in"):
+        train(child, 3, tmp_path)
+    parent = train(LESSON, 3, tmp_path).state_dict()
+    still = train(dataclasses.replace(child, rate=0.0), 3, tmp_path).state_dict()
+    for name in ("0.weight", "0.bias", "2.weight", "2.bias"):
+        assert torch.equal(still[name], parent[name])
+
+
+def test_harder_xrays_are_the_same_for_the_same_seed() -> None:
+    made = xrays.synthetic(1, 2)
+    views = [
+        xrays.varied(made.pixels[0], made.labels[0], np.random.default_rng(5), side=96)
+        for _ in range(2)
+    ]
+    assert np.array_equal(views[0][0], views[1][0])
+    assert np.array_equal(views[0][1], views[1][1])
+    assert views[0][0].dtype == np.uint8
+    assert set(np.unique(made.labels)) <= {0, xrays.LUNG, xrays.LUNG | xrays.DISEASE}
+    assert not np.array_equal(made.pixels[0], made.pixels[1])
+
+
+def test_seventeen_public_xrays_are_held_out(shared: Path) -> None:
+    folder = shared / "data" / "cxr-hannover-ccby"
+    assert len(open_xrays.HELD_OUT) == len(set(open_xrays.HELD_OUT)) == 17
+    assert len(open_xrays.read(folder, held_out=True)) == 17
+    assert len(open_xrays.read(folder, held_out=False)) == 60
+
+
+def test_a_folder_without_the_public_xrays_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none of the public X-rays"):
+        open_xrays.read(tmp_path, held_out=False)
+
+
+def test_chests_have_vessels_and_airways_of_about_the_published_shares() -> None:
+    made = cts.chest(1, 96)
+    lung = np.count_nonzero(made.labels & cts.LUNG)
+    assert 0.05 < np.count_nonzero(made.labels & cts.VESSEL) / lung < 0.12
+    assert 0.012 < np.count_nonzero(made.labels & cts.AIRWAY) / lung < 0.04
+    assert -900 < made.healthy < -800
+    for task, truth in (("airway2", cts.AIRWAY), ("vessel2", cts.VESSEL)):
+        recall, precision = (made.labels & bit > 0 for bit in cts.CHANNELS[task])
+        assert recall[made.labels & truth > 0].mean() > 0.6
+        assert (made.labels[precision] & truth > 0).mean() > 0.6
+
+
+@pytest.mark.parametrize("task", ["lung", "airway2", "in_patient"])
+def test_a_network_of_dlpe_sees_what_its_task_declares(task: str) -> None:
+    chests = {64: [cts.chest(2, 64)]}
+    lesson = dlpe.lesson(task, "x", chests, (Phase(64, 2, 1),))
+    images, (truth,) = lesson.draw(np.random.default_rng(0), 64, 2)
+    channels = {"lung": 5, "airway2": 5, "in_patient": 3}[task]
+    assert tuple(images.shape) == (2, channels, 64, 64)
+    assert tuple(truth.shape) == (2, 1, 64, 64)
+    assert lesson.build()(images)[0].shape == (2, 2, 64, 64)
+
+
+@pytest.mark.parametrize(("system", "name"), [("cxr-severity", "pspnet"), ("dlpe", "vessel2_z")])
+def test_a_small_training_is_published_as_exports_read_it(
+    system: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = list[str]()
+    chosen = plan.Plan(
+        system, tmp_path / "checkpoints", [name], publish=tmp_path / "weights", small=True
+    )
+    plan.run(chosen, lambda what, *_: steps.append(what))
+    assert name in steps
+    monkeypatch.setattr(reference, "FOLDER", tmp_path / "weights")
+    assert reference.reference_networks(SYSTEMS[system]) == [name]
+    tensors, card = reference.load_reference(system, name)
+    core = recipe(SYSTEMS[system]).build(SYSTEMS[system].network(name), tensors)
+    core.load_state_dict(tensors)
+    assert card.source == "reference weights (seed 1)"
+    page = (tmp_path / "weights" / system / f"{name}.md").read_text()
+    assert f"hilum train {system}" in page
+    assert str(tmp_path) not in page
+    file = tmp_path / "weights" / system / f"{name}.safetensors"
+    assert file.stat().st_size < 1_500_000  # what the network does not use is left out
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(WeightsError, match="sha256 differs"):
+        reference.load_reference(system, name)
+
+
+def test_networks_without_a_lesson_are_named() -> None:
+    with pytest.raises(InputError, match="nothing is trained for lungmask"):
+        plan.networks_of("lungmask")

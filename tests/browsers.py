@@ -118,6 +118,12 @@ class Browser:
             return e && [name == "value" ? e.value : e.getAttribute(name)]"""
         return self.until(lambda: self.js(code, selector, name))[0]
 
+    def visible(self, selector: str) -> bool:
+        """Whether the first element is there and shown, read at once."""
+        return self.js(
+            "return document.querySelector(arguments[0])?.checkVisibility() ?? false", selector
+        )
+
     def identity(self, selector: str, prefix: str) -> str:
         """The first element's id without its prefix, read at once."""
         return self.js("return document.querySelector(arguments[0]).id", selector)[len(prefix) :]
@@ -139,15 +145,19 @@ class Browser:
         return self.find("body").text
 
     def press(self, selector: str) -> None:
-        """Click, wherever it lies."""
-        element = self.find(selector)
-        self.js("arguments[0].scrollIntoView({block: 'center'}); arguments[0].click()", element)
+        """Click, wherever it lies, as soon as it is there."""
+        code = """const e = document.querySelector(arguments[0]);
+            e?.scrollIntoView({block: "center"}); e?.click(); return Boolean(e)"""
+        self.until(lambda: self.js(code, selector))
 
     def set(self, selector: str, value: Any) -> None:
         """Give a field a value as somebody who types does."""
-        code = """const [field, value] = arguments; field.value = value;
-            for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind))"""
-        self.js(code, self.find(selector), str(value))
+        code = """const field = document.querySelector(arguments[0]);
+            if (!field) return false;
+            field.value = arguments[1];
+            for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind));
+            return true"""
+        self.until(lambda: self.js(code, selector, str(value)))
 
     def picture(self, selector: str = "#ct") -> np.ndarray:
         """An element as it is shown, float [H, W, 3], once two pictures in a row are equal."""

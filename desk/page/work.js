@@ -100,9 +100,18 @@ window.addEventListener("beforeunload", (event) => {
   if (sendings.size) event.preventDefault();
 });
 
-// Draws the list again, or one study of it: what somebody chooses in another is left alone.
+// Draws the list again, or one study of it: what somebody chooses in another is left alone, and
+// what somebody reads stays open.
 export function update(state, id = "") {
   if (!list?.isConnected) return;
+  const details = () => [...list.querySelectorAll(".job")].flatMap((job) =>
+    [...job.querySelectorAll("details")].map((one, k) => [`${job.id} ${k}`, one]));
+  const open = new Set(details().filter(([, one]) => one.open).map(([key]) => key));
+  draw(state, id);
+  for (const [key, one] of details()) one.open = open.has(key);
+}
+
+function draw(state, id) {
   const old = document.getElementById(`study-${id}`);
   const study = state.studies.get(id);
   if (old && study && filter === "all") {

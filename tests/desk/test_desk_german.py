@@ -102,11 +102,14 @@ def test_what_failed_says_what_to_do_and_keeps_the_words_of_the_program(
     german(page)
     failed = f"#job-{jobs['failed']} .failure"
     assert page.said(failed).startswith("Dieses Format liest das System nicht")
-    detail = page.find(f"{failed} details span")
-    assert detail.get_attribute("lang") == "en"
-    assert not detail.is_displayed()
+    detail = f"{failed} details span"
+    assert page.attribute(detail, "lang") == "en"
+    assert not page.visible(detail)
     page.press(f"{failed} summary")
-    assert detail.text.startswith("no DICOM images among 1 file(s)")
+    assert page.said(detail).startswith("no DICOM images among 1 file(s)")
+    page.press(".chip[data-name=failed]")  # draws the list again
+    assert page.visible(detail)
+    page.press(".chip[data-name=all]")
     first, *_ = page.texts(f"#job-{jobs['cxr-severity']} .summary")  # of two X-rays
     assert re.match("Studie 2 von 2\\s+Dieses Format liest das System nicht", first)
 

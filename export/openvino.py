@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hilum.catalog.errors import ExportError
+from hilum.catalog.openvino_runtime import Compiled
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -33,9 +33,8 @@ class Session:
     ----------
     model
         Content of an ONNX file.
-        What a file has in bfloat16 is computed so, all else in FP32. That has to be said: unasked,
-        OpenVINO would compute everything in bfloat16 where the processor can, which rounds
-        coordinates above 256.
+    what
+        Its name, for messages.
 
     Raises
     ------
@@ -44,17 +43,12 @@ class Session:
     """
 
     def __init__(self, model: bytes, what: str) -> None:
-        import openvino
-
-        core = openvino.Core()
-        options = {"INFERENCE_PRECISION_HINT": "f32"}
         try:
-            self._compiled = core.compile_model(core.read_model(model), "CPU", options)
+            self._compiled = Compiled(model, {})
         except RuntimeError as refused:
             first = str(refused).strip().splitlines()[-1]
             raise ExportError(f"OpenVINO cannot run {what}: {first}") from refused
 
     def run(self, names: Sequence[str], inputs: Arrays) -> list[NDArray[Any]]:
         """The outputs called `names`."""
-        found = self._compiled(inputs)
-        return [np.asarray(found[name]) for name in names]
+        return self._compiled.run(names, inputs)

@@ -12,6 +12,7 @@ import numpy as np
 import openvino as ov
 import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingImports]
 
+from hilum.catalog.openvino_runtime import Compiled
 from hilum.server.network_backend import Config, NetworkModel, Node, Nodes, parameters
 
 OPENVINO_TO_TRITON = {
@@ -19,8 +20,6 @@ OPENVINO_TO_TRITON = {
     "u8": "TYPE_UINT8", "u16": "TYPE_UINT16", "u32": "TYPE_UINT32", "u64": "TYPE_UINT64",
     "i8": "TYPE_INT8", "i16": "TYPE_INT16", "i32": "TYPE_INT32", "i64": "TYPE_INT64",
 }  # fmt: skip
-
-DEVICE = "CPU"
 
 
 class TritonPythonModel(NetworkModel):
@@ -33,33 +32,24 @@ class TritonPythonModel(NetworkModel):
 
     def open(self, path: str, config: Config, kind: str, device: int) -> tuple[Nodes, str]:  # noqa: ARG002
         """Compile the network for the processor."""
-        core = ov.Core()
         if kind == "GPU":
             pb_utils.Logger.log_warn(f"{config['name']}: this backend computes on processors only")
-        compiled = core.compile_model(core.read_model(path), DEVICE, _options(config))
-        self._request = compiled.create_infer_request()
-        return _nodes(compiled, config), f"OpenVINO {ov.__version__}"
+        self._compiled = Compiled(path, _options(config))
+        return _nodes(self._compiled.model, config), f"OpenVINO {ov.__version__}"
 
     def compute(self, names: list[str], feed: dict[str, np.ndarray]) -> list[Any]:
         """Run the request; every answer has memory of its own."""
-        found = self._request.infer(feed, share_inputs=True, share_outputs=False)
-        return [found[name] for name in names]
+        return self._compiled.run(names, feed)
 
     def finalize(self) -> None:
         """Let go of the network's memory."""
-        del self._request
+        del self._compiled
 
 
 def _options(config: Config) -> dict[str, Any]:
-    """OpenVINO's options; threads and streams from parameters that the C++ backend knows as well.
-
-    What a file has in bfloat16 is computed so, all else in FP32. That has to be said: unasked,
-    OpenVINO would compute everything in bfloat16 where the processor can, which rounds coordinates
-    above 256.
-    """
+    """Threads and streams, from parameters that the C++ backend knows as well."""
     given = parameters(config)
     options: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": given.get("NUM_STREAMS", "1"),
     }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from standins import write_disease, write_lung
@@ -59,7 +61,7 @@ def _two_layers() -> onnx.ModelProto:
     named = zip(("first", "second"), weights, strict=True)
     tensors = [numpy_helper.from_array(array, name) for name, array in named]
     graph = helper.make_graph(nodes, "two", value[:1], value[1:], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 def test_weights_are_rounded_from_fp32_to_the_nearest_bfloat16() -> None:
@@ -73,6 +75,18 @@ def test_weights_are_rounded_from_fp32_to_the_nearest_bfloat16() -> None:
         np.testing.assert_allclose(near, exact[name], rtol=2.0**-8, atol=0)
     kinds = {t.type.tensor_type.elem_type for t in (*reduced.graph.input, *reduced.graph.output)}
     assert kinds == {TensorProto.FLOAT}
+
+
+def test_a_batch_gives_what_each_image_gives_also_in_several_threads() -> None:
+    content = _two_layers().SerializeToString()
+    images = np.random.default_rng(2).random((5, 4, 32, 32), np.float32)
+    session = openvino.Session(content, "two layers")
+    (batch,) = session.run(["y"], {"x": images})
+    with ThreadPoolExecutor(4) as pool:
+        each = list(pool.map(lambda k: session.run(["y"], {"x": images[k : k + 1]})[0], range(5)))
+    np.testing.assert_array_equal(batch, np.concatenate(each))
+    full = ort.InferenceSession(content).run(["y"], {"x": images})[0]
+    np.testing.assert_allclose(batch, full, atol=1e-5)
 
 
 def test_a_file_in_bfloat16_is_computed_so() -> None:

@@ -255,7 +255,7 @@ SOAKS = {
             "docs/background/reliability.md",
             "python tests/soak/cluster_chaos.py --xrays 300 --cts 12 --seed 1",
         ),
-        {"--xrays 300 --cts 12": "--xrays 40 --cts 3"},
+        {"--xrays 300": "--xrays 40"},
     ),
     "fuzz": (
         inline(

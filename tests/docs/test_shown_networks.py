@@ -182,8 +182,8 @@ def test_reference_weights_are_measured(reader: Typist, shared: Path) -> None:
     xrays, chests = block.splitlines()
     elsewhere = "--measure 1 --publish cards"
     assert "Dice" in reader.type(xrays, {"--measure 12": elsewhere})
-    assert "Dice" in reader.type(chests, {"--measure 1 --grid 256": f"{elsewhere} --grid 64"})
-    assert "--measure 1 --grid 64" in (cards / "dlpe/lung_z.md").read_text()
+    assert "Dice" in reader.type(chests, {"--measure 1 --grid 256": f"{elsewhere} --grid 128"})
+    assert "--measure 1 --grid 128" in (cards / "dlpe/lung_z.md").read_text()
 
 
 def test_reference_weights_are_trained(reader: Typist) -> None:

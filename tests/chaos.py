@@ -29,7 +29,7 @@ EVENTS = ("worker", "raylet", "node", "triton", "second driver", "driver", "gcs"
 """What can happen; all but the second driver, which is refused, die by -9."""
 
 
-class _Over(Exception):  # noqa: N818 - no fault
+class _Over(Exception):
     """The batch came to its end."""
 
 

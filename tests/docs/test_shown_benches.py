@@ -183,6 +183,17 @@ def test_a_measurement_can_be_made_again(
     assert lanes(tmp_path / "record")
 
 
+def test_bfloat16_is_timed_beside_the_published_programs(reader: Typist) -> None:
+    pytest.importorskip("openvino")
+    (block,) = shown("docs/background/precision.md", "bfloat16", "sh")
+    fewer = {
+        " --network manet": "", " --concurrency 2": f" {ONE}",
+        "--grid 128 --rounds 5": "--grid 64 --rounds 1 --no-published",
+    }  # fmt: skip
+    reader.type(block, fewer)
+    assert lanes(reader.folder / "bench-xrays") and lanes(reader.folder / "bench-dlpe")
+
+
 def test_documented_figures_are_computed_again(reader: Typist, shared: Path) -> None:
     command = inline(
         "docs/background/bench-targets.md",

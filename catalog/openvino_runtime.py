@@ -19,8 +19,8 @@ class Compiled:
     """A network compiled for the processor, with one infer request: threads wait for each other.
 
     Where nothing but the number of images is open, it is compiled for one image, and a batch goes
-    through it image by image: shapes that are known save 4 ms of 12 to 36 for each X-ray on two
-    cores, and a batch of several saved nothing. The results are the same for every batch.
+    through it image by image: shapes that are known make it faster, a batch of several did not
+    (docs/background/precision.md). The results are the same for every batch.
 
     Parameters
     ----------

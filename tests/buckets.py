@@ -35,7 +35,8 @@ class Troubled:
 
 @contextmanager
 def served() -> Iterator[Troubled]:
-    """A server that this environment's AWS_… name."""
+    """A server that this environment's AWS_… name; clients of an earlier one are forgotten."""
+    s3fs.S3FileSystem.clear_instance_cache()
     troubled = Troubled()
     server = make_server("127.0.0.1", 0, troubled, threaded=True)  # type: ignore[arg-type]
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -49,6 +50,7 @@ def served() -> Iterator[Troubled]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+        s3fs.S3FileSystem.clear_instance_cache()
         server.shutdown()
 
 

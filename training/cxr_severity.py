@@ -17,13 +17,13 @@ from hilum.export.systems.cxr_severity import network as cxr
 
 from .loop import Lesson, Phase
 from .losses import mask_loss
-from .xrays import DISEASE, LUNG, Xrays, varied
+from .xrays import DISEASE, LUNG, UNKNOWN, Xrays, varied
 
 NETWORKS = ("lung", "pspnet")
 REAL = 0.6
 """Share of public X-rays among those that the lung network sees, when there are any."""
 
-LUNG_PHASES = (Phase(128, 8, 700), Phase(256, 4, 1200), Phase(512, 2, 200))
+LUNG_PHASES = (Phase(128, 8, 900), Phase(256, 4, 1150), Phase(512, 2, 180))
 DISEASE_PHASES = (Phase(192, 12, 160), Phase(384, 8, 100))
 
 GATE_WEIGHT = 0.3
@@ -45,7 +45,7 @@ def lesson(name: str, material: Material, phases: tuple[Phase, ...] | None = Non
             name,
             lambda: _build(name),
             lambda rng, side, count: _lungs(material, rng, side, count),
-            lambda out, truth: mask_loss(out[0], truth[0]),
+            lambda out, truth: mask_loss(out[0] * truth[1], truth[0]),
             phases or LUNG_PHASES,
         )
     return Lesson(
@@ -77,7 +77,8 @@ def _build(name: str) -> nn.Module:
 def _lungs(
     material: Material, rng: np.random.Generator, side: int, count: int
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    images, masks = [], []
+    """Images, masks of lungs, and where these are known."""
+    images, masks, known = [], [], []
     for _ in range(count):
         public = material.public is not None and rng.random() < REAL
         pool = material.public if public and material.public is not None else material.synthetic
@@ -85,7 +86,8 @@ def _lungs(
         pixels, labels = varied(pool.pixels[k], pool.labels[k], rng, side=side)
         images.append(normalised(np.repeat(pixels[..., None], 3, 2), catalog.MEAN, catalog.STD))
         masks.append(_plane(labels & LUNG))
-    return torch.stack(images), (torch.stack(masks),)
+        known.append(1 - _plane(labels & UNKNOWN))
+    return torch.stack(images), (torch.stack(masks), torch.stack(known))
 
 
 def _diseases(

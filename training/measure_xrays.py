@@ -17,7 +17,7 @@ from hilum.export.systems.cxr_severity import reference
 from hilum.postprocessing.cxr_severity.lungs import clean
 from hilum.postprocessing.cxr_severity.zones import zones_step
 
-from .xrays import DISEASE, LUNG, Xrays, synthetic, varied
+from .xrays import DISEASE, LUNG, UNKNOWN, Xrays, synthetic, varied
 
 UNSEEN = 900_001
 """Seed of the synthetic X-rays that are measured on."""
@@ -32,7 +32,7 @@ class Found:
     Attributes
     ----------
     dice
-        Of the lungs, one per X-ray, before the mask is cleaned.
+        Of the lungs, one per X-ray, before the mask is cleaned, where the truth is known.
     error
         Absolute differences of severity scores from those of the true masks; none without these.
     """
@@ -73,7 +73,7 @@ def measure(xrays: Xrays, lung: nn.Module, disease: nn.Module | None = None) -> 
         image = np.repeat(pixels[None, :, :, None], 3, axis=3)
         truth = (labels & LUNG > 0).astype(np.uint8)
         mask = _answer(catalog.SYSTEM.network("lung"), lung, {"image": image})["lung"][0]
-        dice.append(overlap(mask, truth))
+        dice.append(overlap(mask * (labels & UNKNOWN == 0), truth))
         if disease is None:
             continue
         scores = _score(image, mask, disease, None), _score(image, truth, disease, labels)

@@ -2,18 +2,23 @@
 
 COVID-19 image repository of Hannover Medical School (CC-BY 3.0, doi 10.6084/m9.figshare.12275009)
 with V7 Labs' lung masks (CC-BY 4.0). The images stay out of the project: their folder is given.
+
+The masks are of the square in the middle of an X-ray. The public collection has them stretched over
+the whole X-ray, where they lie beside the lungs by up to a tenth of its width; here they are put back.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from hilum.catalog.errors import InputError
 
-from .xrays import LUNG, SIDE, Xrays
+from .xrays import LUNG, SIDE, UNKNOWN, Xrays
 
 HELD_OUT = (
     "0a7faa2a", "2168a917", "4fed5061", "527321ee", "5782ae15", "61bc50d1", "82a78c13", "87d50e40",
@@ -24,7 +29,12 @@ HELD_OUT = (
 
 
 def read(folder: Path, *, held_out: bool) -> Xrays:
-    """The X-rays below `folder` (`images/`, `lung_masks/`): those held out, or all others.
+    """The X-rays in `folder`: those held out, or all others. Outside the square, labels are UNKNOWN.
+
+    Parameters
+    ----------
+    folder
+        Has `images/NAME.png` and `lung_masks/NAME.png`, as the public collection gives them.
 
     Raises
     ------
@@ -37,12 +47,20 @@ def read(folder: Path, *, held_out: bool) -> Xrays:
         raise InputError(f"{folder}/images holds none of the public X-rays (PNG)")
     pixels, labels = [], []
     for path in chosen:
-        planes = []
-        for file, how in ((path, cv2.INTER_LINEAR), (folder / "lung_masks" / path.name, 0)):
-            plane = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
-            if plane is None:
-                raise InputError(f"{file} is missing or no picture")
-            planes.append(cv2.resize(plane, (SIDE, SIDE), interpolation=how))
-        pixels.append(planes[0])
-        labels.append((planes[1] > 127).astype(np.uint8) * LUNG)
+        image, mask = _plane(path), _plane(folder / "lung_masks" / path.name)
+        side = min(image.shape)
+        top, left = ((length - side) // 2 for length in image.shape)
+        square = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
+        truth = np.full(image.shape, UNKNOWN, np.uint8)
+        truth[top : top + side, left : left + side] = (np.asarray(square) > 127) * np.uint8(LUNG)
+        pixels.append(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR))
+        labels.append(cv2.resize(truth, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST))
     return Xrays(np.stack(pixels), np.stack(labels))
+
+
+def _plane(file: Path) -> NDArray[Any]:
+    """A grey picture, uint8 [H, W]."""
+    plane = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    if plane is None:
+        raise InputError(f"{file} is missing or no picture")
+    return plane

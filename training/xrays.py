@@ -23,8 +23,8 @@ SIDE = catalog.FRAME
 HEALTHY = 0.3
 """Share of synthetic X-rays without disease."""
 
-LUNG, DISEASE = 1, 2
-"""Bits of the labels."""
+LUNG, DISEASE, UNKNOWN = 1, 2, 4
+"""Bits of the labels; where nobody drew a mask, all is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Xrays:
     pixels
         Grey, uint8 [N, 512, 512].
     labels
-        Bits LUNG and DISEASE, uint8 [N, 512, 512].
+        Bits LUNG, DISEASE and UNKNOWN, uint8 [N, 512, 512].
     """
 
     pixels: NDArray[np.uint8]

@@ -23,7 +23,7 @@ NETWORKS = ("lung", "pspnet")
 REAL = 0.6
 """Share of public X-rays among those that the lung network sees, when there are any."""
 
-LUNG_PHASES = (Phase(128, 8, 900), Phase(256, 4, 1150), Phase(512, 2, 180))
+LUNG_PHASES = (Phase(128, 8, 900), Phase(256, 4, 1000), Phase(512, 2, 150))
 DISEASE_PHASES = (Phase(192, 12, 160), Phase(384, 8, 100))
 
 GATE_WEIGHT = 0.3

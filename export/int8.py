@@ -1,14 +1,15 @@
-"""INT8 variants: explicit Q/DQ pairs, symmetric, as TensorRT asks for and every runtime reads.
+"""INT8 variants: explicit Q/DQ pairs in front of each convolution.
 
-Weights are stored as INT8 with one scale for each output channel; activations are quantised in
-front of each convolution with one scale, zero point 0. Biases stay FP32. Ranges are the least and
-the largest value on the calibration data.
+Weights are stored as INT8, symmetric, with one scale for each output channel; activations are
+quantised with one scale for a tensor, as the runtime takes them (`Form`). Biases stay FP32. Ranges
+are the least and the largest value on the calibration data.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,8 +39,32 @@ Images = Callable[[], Iterable[Image]]
 QUANTISED = ("Conv", "ConvTranspose")
 """Operators that compute in INT8: nearly all of a U-Net's work."""
 
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a runtime wants activations and weights.
+
+    Attributes
+    ----------
+    signed
+        Activations INT8 with zero point 0; else UINT8 with a zero point.
+    narrow
+        Weights use 7 of their 8 bits.
+    """
+
+    signed: bool
+    narrow: bool
+
+
+TENSORRT = Form(signed=True, narrow=False)
+"""TensorRT refuses unsigned activations and zero points."""
+
+OPENVINO = Form(signed=False, narrow=True)
+"""OpenVINO computes signed activations far less exactly (docs/background/precision.md). Without
+VNNI a processor adds two products in 16 bits: with 7 bits of weights they fit, so that every
+processor gives the same."""
+
 _OPTIONS: dict[str, Any] = {
-    "ActivationSymmetric": True,
     "WeightSymmetric": True,
     # TensorRT refuses a quantised bias; it adds it in FP32 inside the same kernel.
     "QuantizeBias": False,
@@ -50,7 +75,7 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-def to_int8(core: ModelProto, images: Images) -> ModelProto:
+def to_int8(core: ModelProto, images: Images, form: Form = TENSORRT) -> ModelProto:
     """Quantise the convolutions of a core with one input; inputs and outputs stay FP32.
 
     FP32 remain the first convolution, which sees grey values of a wide range, the last one before
@@ -88,10 +113,11 @@ def to_int8(core: ModelProto, images: Images) -> ModelProto:
                 op_types_to_quantize=list(QUANTISED),
                 nodes_to_exclude=sorted(excluded),
                 per_channel=True,
-                activation_type=QuantType.QInt8,
+                reduce_range=form.narrow,
+                activation_type=QuantType.QInt8 if form.signed else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
-                extra_options=_OPTIONS,
+                extra_options={"ActivationSymmetric": form.signed, **_OPTIONS},
             )
         except ValueError as refused:
             raise ExportError(f"ONNX Runtime cannot quantise the network: {refused}") from refused

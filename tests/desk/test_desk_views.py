@@ -197,7 +197,12 @@ def test_the_letters_say_the_sides_of_the_patient(page: Browser) -> None:
     wide = page.js(box)["width"]
     at = "return [...hilumView.nv.screenXY2mm(arguments[0], arguments[1])].slice(0, 3)"
     ratio = page.js("return hilumView.nv.uiData.dpr")
-    left, right = (page.js(at, wide * ratio * share, 300 * ratio)[0] for share in (0.4, 0.6))
+
+    def seen(share: float) -> list[float | None]:
+        return page.js(at, wide * ratio * share, 300 * ratio)
+
+    page.until(lambda: seen(0.4)[0] is not None)  # drawn
+    left, right = (seen(share)[0] for share in (0.4, 0.6))
     assert left > right  # RAS: greater is more to the right hand of the reader, the patient's left
 
 

@@ -17,7 +17,8 @@ from hilum.catalog import SYSTEMS
 from hilum.catalog import dlpe as catalog
 from hilum.catalog.errors import InputError
 from hilum.export.calibration import APART, MARGIN, Calibration, cut_slabs
-from hilum.export.int8 import QUANTISED, islands, run_core, to_int8
+from hilum.export.int8 import OPENVINO, QUANTISED, TENSORRT, islands, run_core, to_int8
+from hilum.export.openvino import Session
 from hilum.export.systems.dlpe import graph as dlpe_graph
 from hilum.export.systems.dlpe import network as dlpe
 from hilum.export.systems.dlpe.int8 import Int8
@@ -134,6 +135,24 @@ def test_the_mean_error_is_taken_up_by_the_last_bias(
     errors = np.array([(reduced(i) - exact(i)).mean((0, 2, 3)) for i in images])
     assert np.abs(errors.mean(0)).max() < 1e-4
     assert np.abs(errors).max() > 1e-4  # it is quantised after all
+
+
+def test_openvino_gets_what_it_computes_exactly(
+    full: onnx.ModelProto, images: list[np.ndarray]
+) -> None:
+    """Signed activations, as TensorRT wants them, it computes otherwise than the graph says."""
+    pytest.importorskip("openvino", reason="openvino is not installed")
+
+    def error(model: onnx.ModelProto) -> float:
+        said, computed = run_core(model), run_core(model, Session)
+        return float(np.mean([np.abs(said(i) - computed(i)).mean() for i in images]))
+
+    model = to_int8(full, lambda: images, OPENVINO)
+    assert error(model) < 1e-5
+    assert error(to_int8(full, lambda: images, TENSORRT)) > 1e-2
+    stored = [v for name, v in constants(model).items() if name.endswith("_quantized")]
+    assert len(stored) == 21
+    assert all(v.dtype == np.int8 and np.abs(v.astype(int)).max() <= 64 for v in stored)
 
 
 def test_one_image_is_held_at_a_time(full: onnx.ModelProto) -> None:

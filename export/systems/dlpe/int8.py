@@ -22,7 +22,7 @@ from hilum.catalog import dlpe as catalog
 from hilum.catalog.errors import WeightsError
 
 from ...calibration import Calibration, Part
-from ...int8 import Image, dice, run_core, to_int8
+from ...int8 import OPENVINO, TENSORRT, Image, dice, run_core, to_int8
 from ...parity import Runtime, torch_core
 from . import recipe as dlpe_recipe
 from .network import task_of
@@ -106,7 +106,8 @@ class Int8:
         except WeightsError as missing:
             reason = f"its masks are shares of the lungs, which cannot be found: {missing}"
             return None, {"accepted": False, "reason": reason, **described}
-        quantised = to_int8(model, lambda: self._images(network, "calibration"))
+        form = TENSORRT if self.runtime is None else OPENVINO
+        quantised = to_int8(model, lambda: self._images(network, "calibration"), form)
         reduced = run_core(quantised, self.runtime)
         full = self._probabilities(network, core)
         logits = [reduced(image) for image in self._images(network, "held-out")]

@@ -124,8 +124,21 @@ def standin_server(standin_repository: Path) -> Iterator[TritonServer]:
 
 @pytest.fixture(scope="session")
 def exported_repository() -> Path:
-    """A repository with all ten networks of the X-ray system and random weights (minutes)."""
+    """A repository with some networks of the X-ray system and random weights."""
     import exports
 
-    made = exports.cached("xrays", lambda folder: exports.export_all(folder / "repository"))
-    return made / "repository"
+    return (
+        exports.cached("xrays", lambda f: exports.export_xrays(f / "repository", exports.OFTEN))
+        / "repository"
+    )
+
+
+@pytest.fixture(scope="session")
+def whole_repository() -> Path:
+    """One with all ten networks (minutes)."""
+    import exports
+
+    return (
+        exports.cached("xrays-all", lambda f: exports.export_xrays(f / "repository", exports.ALL))
+        / "repository"
+    )

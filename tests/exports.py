@@ -31,7 +31,10 @@ ROOMS = ("catalog", "preprocessing", "postprocessing", "export")
 
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "segmentation-models-pytorch")
 
-SHARES = (
+OFTEN = (("lung", "linknet"), ("manet", "pspnet"))
+"""Networks of X-rays that every run of the tests exports; the others only `make test-load`."""
+
+ALL = (
     ("lung", "unet", "deeplabv3", "deeplabv3plus", "fpn"),
     ("manet", "unetplusplus", "pan", "linknet", "pspnet"),
 )
@@ -104,11 +107,11 @@ def as_shown(words: Sequence[str], folder: Path) -> str:
     return (made / "printed").read_text()
 
 
-def export_all(repository: Path) -> None:
-    """Export all ten networks with random weights into the new folder `repository`."""
+def export_xrays(repository: Path, halves: Sequence[tuple[str, ...]]) -> None:
+    """Export networks of X-rays with random weights into the new folder `repository`."""
     folders = [repository, repository.with_name("second-half")]
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        list(pool.map(_export, folders, SHARES))
+        list(pool.map(_export, folders, halves))
     for certificate in folders[1].glob("*/1/certificate.json"):
         model = certificate.parents[1].name
         certificate.parent.rename(repository / model / "1")

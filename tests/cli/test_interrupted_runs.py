@@ -21,7 +21,7 @@ from hilum.server.launcher import TritonServer, free_ports
 from hilum.server.machine import SHM
 
 
-@pytest.fixture(scope="module", params=["xrays", "ct"])
+@pytest.fixture(scope="module", params=["xrays", pytest.param("ct", marks=pytest.mark.load)])
 def work(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Work:
     """Twelve X-rays, or three chest CTs."""
     folder = tmp_path_factory.mktemp("work") / "inputs"

@@ -25,7 +25,7 @@ Make = Callable[..., Running]
 XML = 200, "application/dicom+xml", b"<NativeDicomModel/>"
 
 
-@pytest.mark.parametrize("status", [401, 503, 429])
+@pytest.mark.parametrize("status", [401, 503, pytest.param(429, marks=pytest.mark.load)])
 def test_answers_that_say_nothing_of_the_study_are_waited_out(
     orthanc: Orthanc, gateway: Make, tmp_path: Path, status: int
 ) -> None:

@@ -7,56 +7,48 @@ from __future__ import annotations
 
 import json
 import math
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import exports
 import pytest
 from typer.testing import CliRunner
 
+from hilum.catalog import SYSTEMS as CATALOG
 from hilum.cli import app
+from hilum.export.repository import export_system
 from hilum.server.launcher import TritonServer
 
 NETWORKS = {"ct-angel": "lesion", "ct-classifier": "raw_hu", "lungmask": "r231"}
 """One of each system; the others are built alike, and CT-Angel does without the valid region."""
 
 
-def _export(work: tuple[str, Path]) -> None:
-    import torch
-
-    from hilum.catalog import SYSTEMS as CATALOG
-    from hilum.export.repository import export_system
-
-    torch.set_num_threads(1)
-    system, repository = work
+def _export(system: str, repository: Path) -> None:
     export_system(CATALOG[system], repository=repository, networks=[NETWORKS[system]])
-
-
-def _export_all(folder: Path) -> None:
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        list(pool.map(_export, [(system, folder / system) for system in NETWORKS]))
-
-
-@pytest.fixture(scope="module")
-def repositories(shared: Path) -> dict[str, Path]:
-    folder = exports.cached("full-size", _export_all)
-    return {system: folder / system for system in NETWORKS}
 
 
 @pytest.mark.parametrize(
     ("system", "inputs", "slices"),
     [
-        ("ct-angel", ["ct-angel-sample/image_DJ20200112A0189_243.jpg", "lungmask-tests"], 3),
-        ("ct-classifier", ["lungmask-tests", "ct-densenet-samples/IM2048_cruda.nii"], 3),
+        pytest.param(
+            "ct-angel",
+            ["ct-angel-sample/image_DJ20200112A0189_243.jpg", "lungmask-tests"],
+            3,
+            marks=pytest.mark.load,
+        ),
+        pytest.param(
+            "ct-classifier",
+            ["lungmask-tests", "ct-densenet-samples/IM2048_cruda.nii"],
+            3,
+            marks=pytest.mark.load,
+        ),
         ("lungmask", ["lungmask-tests", "ct-densenet-samples/IM6508_cruda.nii"], 3),
     ],
 )
 def test_real_slices(
-    repositories: dict[str, Path], shared: Path, tmp_path: Path, system: str,
-    inputs: list[str], slices: int,
-) -> None:  # fmt: skip
-    with TritonServer(repositories[system], grace=0) as server:
+    shared: Path, tmp_path: Path, system: str, inputs: list[str], slices: int
+) -> None:
+    repository = exports.cached(f"full-size-{system}", lambda folder: _export(system, folder))
+    with TritonServer(repository, grace=0) as server:
         studies = [str(shared / "data" / name) for name in inputs]
         done = CliRunner().invoke(
             app, ["run", system, *studies, "--url", server.grpc_url, "--out", str(tmp_path)]

@@ -84,15 +84,15 @@ def export(
     ] = Precision.FP32,
     calibration: Annotated[
         list[Path] | None,
-        typer.Option(help="For int8: chest CTs, DICOM folders or NIfTI; may be repeated."),
+        typer.Option(help="For int8, and to judge bf16 of dlpe: chest CTs, DICOM or NIfTI; may be repeated."),
     ] = None,
     calibrate_with: Annotated[
         Path | None,
         typer.Option(
             metavar="REPOSITORY",
-            help="For int8: DLPE's networks in fp32 or fp16, an earlier export. A server of them "
-            "finds in the calibration CTs what networks see of each other; without, only those "
-            "that see the CT alone can be int8.",
+            help="With --calibration: DLPE's networks in fp32 or fp16, an earlier export. A server "
+            "of them finds in the CTs what networks see of each other; without, only those that "
+            "see the CT alone can be int8, or are judged by masks in bf16.",
         ),
     ] = None,
     fallback: Annotated[

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .parity import Runtime
-    from .systems.dlpe.int8 import Int8
+    from .systems.dlpe.int8 import Judge
 
 OPTIONS = {"calibration_slices": (32, 4, 512), "calibration_grid": (dlpe.SIDE, 64, dlpe.SIDE)}
 """Slices of each direction that are calibrated and judged on, and the grid they are cut from:
@@ -41,13 +41,15 @@ def wire_precision_of(
     ------
     InputError
         For INT8 without series to calibrate on, of another system, or of a user's ONNX file; for
-        series, or what finds volumes in them, that nothing would be calibrated on.
+        series, or what finds volumes in them, that nothing would be calibrated or judged on.
     """
     if precision != "int8":
+        judged = precision == "bf16" and system.name == dlpe.SYSTEM.name and calibration
         for option, given in (("calibration", calibration), ("calibrate-with", calibrate_with)):
-            if given:
+            if given and not judged:
                 raise InputError(
-                    f"--{option} is for --precision int8; leave one out or add the other"
+                    f"--{option} is for --precision int8, or bf16 of {dlpe.SYSTEM.name}; leave one "
+                    "out or add the other"
                 )
         return "fp32" if precision == "bf16" else precision
     if system.name != dlpe.SYSTEM.name:
@@ -69,14 +71,14 @@ def wire_precision_of(
 
 
 @contextmanager
-def quantiser(
+def judge_of(
     repository: Path,
     calibration: Sequence[Path],
     options: Mapping[str, int],
     core_of: Callable[[Network], nn.Module],
     calibrate_with: OpenFinder | None = None,
     runtime: Runtime | None = None,
-) -> Iterator[Int8 | None]:
+) -> Iterator[Judge | None]:
     """Cut the slabs and keep them while networks are exported; None without `calibration`.
 
     They lie in a hidden folder of the repository, on whose disk there is room for networks, and are
@@ -86,7 +88,7 @@ def quantiser(
     if not calibration:
         yield None
         return
-    from .systems.dlpe.int8 import Int8
+    from .systems.dlpe.int8 import Judge
 
     with tempfile.TemporaryDirectory(prefix=".calibration-", dir=repository) as folder:
         with nullcontext() if calibrate_with is None else calibrate_with() as find:
@@ -98,4 +100,4 @@ def quantiser(
                 seed=options["seed"],
                 find=find,
             )
-        yield Int8(slabs, core_of, runtime)
+        yield Judge(slabs, core_of, runtime)

@@ -21,7 +21,7 @@ from .tensorrt.target import Target
 from .user_file import UserFile
 
 if TYPE_CHECKING:
-    from .systems.dlpe.int8 import Int8
+    from .systems.dlpe.int8 import Judge
 
 Origin = Literal["random", "reference", "store"]
 """Where weights are taken from."""
@@ -35,7 +35,10 @@ OPTIONS = {"seed": (0, 0, 2**31 - 1), "opset": (OPSET, OPSET, 20), **INT8_OPTION
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run of `export_system`; the system as it is at the precision, that of its tensors."""
+    """One run of `export_system`; the system as it is at the precision, that of its tensors.
+
+    `int8` and `bf16` say what is tried, in this order; the judge, when there is one, judges both.
+    """
 
     system: System
     recipe: Recipe
@@ -47,7 +50,8 @@ class Job:
     files: Mapping[str, UserFile]
     options: Mapping[str, int]
     progress: Progress
-    int8: Int8 | None = None
+    judge: Judge | None = None
+    int8: bool = False
     bf16: bool = False
 
 

@@ -33,7 +33,7 @@ from .certificate import (
 )
 from .declarations import write_declarations
 from .graph import main_opset
-from .int8_request import quantiser, wire_precision_of
+from .int8_request import judge_of, wire_precision_of
 from .job import (
     Job,
     Origin,
@@ -174,15 +174,15 @@ def export_system(
     job = replace(job, bf16=_in_bf16(job, fallback if precision == "int8" else precision))
     sizes = sizes_of(job, chosen)
     repository.mkdir(parents=True, exist_ok=True)
-    with quantiser(
+    with judge_of(
         repository,
         calibration,
         job.options,
         lambda network: _core(job, network)[0],
         calibrate_with,
         _runtime(job),
-    ) as int8:
-        ready = replace(job, int8=int8)
+    ) as judge:
+        ready = replace(job, judge=judge, int8=precision == "int8")
         certificates = [_export_one(ready, network, sizes[network.name]) for network in chosen]
     update_plan(repository, system, certificates, target)
     write_declarations(repository, [declared, *_sharing(declared, chosen, repository)])
@@ -231,7 +231,7 @@ def _export_one(job: Job, network: Network, sizes: Mapping[str, int]) -> dict[st
     if not job.bf16:
         return _export(job, network, sizes, {})
     try:
-        return _export(job, network, sizes, {"bf16": {"accepted": True, "reason": None}})
+        return _export(job, network, sizes, {})
     except DiffersError as problem:
         job.progress(network.name, f"stays fp32: {problem.what}")
         refused = {"bf16": {"accepted": False, "reason": problem.what}}
@@ -255,8 +255,6 @@ def _export(
             job.progress(network.name, "comparing")
             parity = _compare(job, network, sizes, path, made)
         precision = made.precision if parity is not None else "as given"
-        if precision == "int8":  # bf16 would have been the fallback
-            judged = {}
         served_by = {"served_by": "openvino"} if job.target == "openvino" else {}
         found = certificate(
             job.system.name, network, sizes, file, made.weights, precision, parity,
@@ -296,15 +294,22 @@ def _make(job: Job, network: Network, sizes: Mapping[str, int]) -> Made:
             names = [signature.input], list(signature.outputs)
             model = to_onnx(core, shape, inputs=names[0], outputs=names[1], opset=opset)
     judged: dict[str, Any] = {}
-    if job.int8 is not None and core is not None:
+    judge = job.judge
+    if job.int8 and judge is not None and core is not None:
         job.progress(network.name, "calibrating")
-        quantised, judged["int8"] = job.int8.attempt(network, core, model)
+        quantised, judged["int8"] = judge.attempt(network, core, model)
         if quantised is not None:
             wrapped = job.recipe.wrap(quantised, network, sizes)
             return Made(wrapped, weights, core, "int8", judged)
         job.progress(network.name, f"stays {job.precision}: {judged['int8']['reason']}")
     if job.bf16:
         model = to_bfloat(model)
+        judged["bf16"] = {"accepted": True, "reason": None}
+        if judge is not None and core is not None:
+            found = judge.compare(network, core, model)
+            if found and not found["accepted"]:
+                raise DiffersError(network.name, "PyTorch in FP32", found["reason"])
+            judged["bf16"] = {**found, **judged["bf16"]}
     elif job.precision == "fp16":
         model = to_half(model, keep_stem=signature.wide_input)
     precision: Arithmetic = "bf16" if job.bf16 else job.precision

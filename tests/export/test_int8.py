@@ -21,7 +21,7 @@ from hilum.export.int8 import OPENVINO, QUANTISED, TENSORRT, islands, run_core, 
 from hilum.export.openvino import Session
 from hilum.export.systems.dlpe import graph as dlpe_graph
 from hilum.export.systems.dlpe import network as dlpe
-from hilum.export.systems.dlpe.int8 import Int8
+from hilum.export.systems.dlpe.int8 import Judge
 from hilum.preprocessing.dlpe.slabs import slices_first
 from hilum.preprocessing.dlpe.space import normalise
 from hilum.preprocessing.reading.series import Series, open_series
@@ -232,7 +232,7 @@ def test_lungs_that_were_found_need_no_lung_network(
     found = cut_slabs([study], tmp_path, slices=16, grid=GRID, seed=0, find=find)
     voxels = sum(np.count_nonzero(slab) for slab in found.slabs("held-out", "z", "lung"))
     network, core = SYSTEM.network("airway1_z"), cores["airway1_z"]
-    attempt = Int8(found, core_of({})).attempt  # asked for a core it would raise KeyError
+    attempt = Judge(found, core_of({})).attempt  # asked for a core it would raise KeyError
     _, told = attempt(network, core, dlpe_graph.to_onnx(core, 18))
     assert voxels > 0
     assert set(told["dice"]) == {"airway, high recall", "airway, high precision"}
@@ -274,7 +274,7 @@ def test_a_network_calibrated_on_air_is_refused(
 ) -> None:
     network, core = SYSTEM.network(name), cores[name]
     model = dlpe_graph.to_onnx(core, 18)
-    accepted, told = Int8(calibration, core_of(cores)).attempt(network, core, model)
+    accepted, told = Judge(calibration, core_of(cores)).attempt(network, core, model)
     assert accepted is not None
     assert told["accepted"] and told["reason"] == ""
     assert min(told["dice"].values()) >= told["least_dice"]
@@ -286,7 +286,7 @@ def test_a_network_calibrated_on_air_is_refused(
             slab = rng.normal(-0.25, 0.003, slab.shape).astype(np.float32)  # -1000 HU
         np.save(tmp_path / file.name, slab)
     air = Calibration(tmp_path, 1, GRID, 0, calibration.counts)
-    refused, told = Int8(air, core_of(cores)).attempt(network, core, model)
+    refused, told = Judge(air, core_of(cores)).attempt(network, core, model)
     assert refused is None
     assert not told["accepted"]
     assert told["reason"].startswith(f"Dice of {'lung' if name == 'lung_z' else 'lesion'} 0.")
@@ -301,7 +301,7 @@ def test_a_refused_tree_is_reported_by_its_worst_mask(
 ) -> None:
     network = SYSTEM.network("airway1_z")
     with torch.inference_mode():
-        attempt = Int8(calibration, core_of(cores)).attempt
+        attempt = Judge(calibration, core_of(cores)).attempt
         model, told = attempt(
             network, cores[network.name], dlpe_graph.to_onnx(cores[network.name], 18)
         )

@@ -133,10 +133,10 @@ def test_openvino_judges_what_it_serves_and_falls_back_to_bfloat16(
 ) -> None:
     pytest.importorskip("openvino")
     found = export(
-        store, tmp_path, networks=["lung_z", "airway2_z"], target="openvino", precision="int8",
+        store, tmp_path, networks=["visible_z", "airway2_z"], target="openvino", precision="int8",
         calibration=[study], fallback="bf16",
     )  # fmt: skip
-    small, other = found["lung_z"], found["airway2_z"]
+    small, other = found["visible_z"], found["airway2_z"]
     assert (small["precision"], small["served_by"]) == ("int8", "openvino")
     assert "bf16" not in small
     assert other["precision"] == ("bf16" if openvino.computes_bf16() else "fp32")
@@ -144,13 +144,38 @@ def test_openvino_judges_what_it_serves_and_falls_back_to_bfloat16(
     ct = dlpe_phantom.phantom(11, 64).volumes["ct"].transpose(2, 0, 1)[20:40]
     slab = np.ascontiguousarray(ct, np.float32)
     with (
-        TritonServer(tmp_path, models=["dlpe_lung_z"], grace=0) as server,
+        TritonServer(tmp_path, models=["dlpe_visible_z"], grace=0) as server,
         Client(server.grpc_url) as client,
     ):
-        answer = client.infer("dlpe_lung_z", {"slab": slab}, ["probability"])
-    file = tmp_path / "dlpe_lung_z" / "1" / "model.onnx"
+        answer = client.infer("dlpe_visible_z", {"slab": slab}, ["probability"])
+    file = tmp_path / "dlpe_visible_z" / "1" / "model.onnx"
     (own,) = openvino.Session(file.read_bytes(), "it").run(["probability"], {"slab": slab})
     np.testing.assert_allclose(answer.outputs["probability"], own, atol=1e-5)
+
+
+def test_bfloat16_is_judged_by_the_masks_of_a_series(
+    store: Path, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the processor has none OpenVINO rounds as the file says, and computes in FP32."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(openvino, "computes_bf16", lambda: True)
+
+    def judged(weights: str, *names: str) -> list[tuple[str, dict[str, Any]]]:
+        found = export(
+            store, tmp_path / weights, networks=names, target="openvino", precision="bf16",
+            calibration=[study], weights=weights,
+        )  # fmt: skip
+        return [(found[name]["precision"], found[name]["bf16"]) for name in names]
+
+    (lung, of_lung), (airway, of_airway) = judged("store", "lung_z", "airway2_z")
+    assert lung == airway == "bf16"
+    assert of_lung["accepted"] and of_lung["dice"]["lung"] >= of_lung["least_dice"] == 0.995
+    assert of_lung["mean_difference"] > 0
+    assert of_airway == {"accepted": True, "reason": None}  # sees more than a CT
+    ((precision, refused),) = judged("random", "lung_z")
+    assert precision == "fp32"
+    assert not refused["accepted"]
+    assert refused["reason"].startswith("Dice of lung 0.")
 
 
 def test_a_series_of_air_makes_no_network_int8(store: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which of DLPE's networks may be INT8, and when one is good enough (spec dlpe §13.14).
+"""Which of DLPE's networks may be INT8 or bfloat16, and when one is good enough (spec dlpe §13.14).
 
 A network is judged on slices that it was not calibrated on, by the masks that the pipeline makes
 of its probabilities. The pipeline adds three directions before it decides; here each direction
@@ -63,8 +63,8 @@ _FOUND_BY = {
 
 
 @dataclass(slots=True)
-class Int8:
-    """Quantises networks as they are exported.
+class Judge:
+    """Quantises networks as they are exported, and judges those of reduced precision.
 
     Attributes
     ----------
@@ -100,20 +100,35 @@ class Int8:
         """
         if reason := unfit(network, self.calibration.volumes):
             return None, {"accepted": False, "reason": reason}
+        form = TENSORRT if self.runtime is None else OPENVINO
+        quantised = to_int8(model, lambda: self._images(network, "calibration"), form)
+        found = self._compared(network, core, quantised)
+        return (quantised if found["accepted"] else None), found
+
+    def compare(self, network: Network, core: nn.Module, model: ModelProto) -> dict[str, Any]:
+        """Judge a network of reduced precision, as `attempt` does; empty for one that is `unfit`.
+
+        Parameters
+        ----------
+        core, model
+            The reference in PyTorch, and the core as it is to be served.
+        """
+        if unfit(network, self.calibration.volumes):
+            return {}
+        return self._compared(network, core, model)
+
+    def _compared(self, network: Network, core: nn.Module, model: ModelProto) -> dict[str, Any]:
         described: dict[str, Any] = self.calibration.described(_direction(network))
         try:
             organs = self._organs(network)
         except WeightsError as missing:
             reason = f"its masks are shares of the lungs, which cannot be found: {missing}"
-            return None, {"accepted": False, "reason": reason, **described}
-        form = TENSORRT if self.runtime is None else OPENVINO
-        quantised = to_int8(model, lambda: self._images(network, "calibration"), form)
-        reduced = run_core(quantised, self.runtime)
+            return {"accepted": False, "reason": reason, **described}
+        reduced = run_core(model, self.runtime)
         full = self._probabilities(network, core)
         logits = [reduced(image) for image in self._images(network, "held-out")]
         own = _foreground(network, np.concatenate(logits))
-        found = judge(network, full, own, organs)
-        return (quantised if found["accepted"] else None), {**found, **described}
+        return {**judge(network, full, own, organs), **described}
 
     def _images(self, network: Network, part: Part) -> Iterator[Image]:
         """What the core sees of each slab, [1, C, H, W]."""

@@ -64,7 +64,10 @@ def test_every_network_agrees_with_pytorch(exported: Path, name: str) -> None:
 def test_the_exported_repository_is_sound(exported_repository: Path) -> None:
     findings = check_repository(exported_repository, [SYSTEM])
     assert [f for f in findings if f.severity == "error"] == []
-    assert {f.what.split(" (")[0] for f in findings} == {"the weights are random"}
+    assert {f.what.split(" (")[0] for f in findings} == {
+        "the weights are random",
+        "1/model.onnx is missing: the network was not exported",  # those of make test-load
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

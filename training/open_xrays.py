@@ -3,8 +3,9 @@
 COVID-19 image repository of Hannover Medical School (CC-BY 3.0, doi 10.6084/m9.figshare.12275009)
 with V7 Labs' lung masks (CC-BY 4.0). The images stay out of the project: their folder is given.
 
-The masks are of the square in the middle of an X-ray. The public collection has them stretched over
-the whole X-ray, where they lie beside the lungs by up to a tenth of its width; here they are put back.
+The masks are of a square of each X-ray: mostly the one in the middle, in a few one beside it. The
+public collection has them stretched over the whole X-ray, where they lie beside the lungs by up to
+a tenth of its width. Here they are put back where their edges fit.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ HELD_OUT = (
 
 
 def read(folder: Path, *, held_out: bool) -> Xrays:
-    """The X-rays in `folder`: those held out, or all others. Outside the square, labels are UNKNOWN.
+    """The X-rays in `folder`: those held out, or all others; outside a mask's square UNKNOWN.
 
     Parameters
     ----------
@@ -49,10 +50,10 @@ def read(folder: Path, *, held_out: bool) -> Xrays:
     for path in chosen:
         image, mask = _plane(path), _plane(folder / "lung_masks" / path.name)
         side = min(image.shape)
-        top, left = ((length - side) // 2 for length in image.shape)
-        square = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
+        square = np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)) > 127
+        top, left = _place(image, square)
         truth = np.full(image.shape, UNKNOWN, np.uint8)
-        truth[top : top + side, left : left + side] = (np.asarray(square) > 127) * np.uint8(LUNG)
+        truth[top : top + side, left : left + side] = square * np.uint8(LUNG)
         pixels.append(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR))
         labels.append(cv2.resize(truth, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST))
     return Xrays(np.stack(pixels), np.stack(labels))
@@ -64,3 +65,20 @@ def _plane(file: Path) -> NDArray[Any]:
     if plane is None:
         raise InputError(f"{file} is missing or no picture")
     return plane
+
+
+def _place(image: NDArray[np.uint8], square: NDArray[np.bool_]) -> tuple[int, int]:
+    """Row and column of a square mask in an X-ray: where it is darkest inside the sides of lungs.
+
+    At the right place ribs and muscle, which are bright, lie beside them.
+    """
+    side = len(square)
+    mask, edge = square.astype(np.uint8), np.ones((1, 2 * round(0.02 * side) + 1), np.uint8)
+    outside = (np.asarray(cv2.dilate(mask, edge)) - mask) > 0
+    inside = (mask - np.asarray(cv2.erode(mask, edge))) > 0
+    soft = np.asarray(cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.004 * side))
+
+    wanted = outside / np.count_nonzero(outside) - inside / np.count_nonzero(inside)
+    found = cv2.matchTemplate(soft, wanted.astype(np.float32), cv2.TM_CCORR)
+    row, column = np.unravel_index(int(np.argmax(found)), found.shape)
+    return int(row), int(column)

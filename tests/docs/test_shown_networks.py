@@ -181,8 +181,8 @@ def test_reference_weights_are_measured(reader: Typist, shared: Path) -> None:
     cards = shutil.copytree(ROOT / "export/reference_weights", reader.folder / "cards")
     xrays, chests = block.splitlines()
     elsewhere = "--measure 1 --publish cards"
-    assert "Dice" in reader.type(xrays, {"--measure 12": elsewhere})
-    assert "Dice" in reader.type(chests, {"--measure 1 --grid 256": f"{elsewhere} --grid 128"})
+    assert "Dice" in reader.type(xrays, {"--measure 200": elsewhere})
+    assert "Dice" in reader.type(chests, {"--measure 10 --grid 256": f"{elsewhere} --grid 128"})
     assert "--measure 1 --grid 128" in (cards / "dlpe/lung_z.md").read_text()
 
 

@@ -35,7 +35,7 @@ def test_lungs_of_public_xrays_of_patients_that_were_held_out(
     lung: nn.Module, shared: Path
 ) -> None:
     held_out = open_xrays.read(shared / "data" / "cxr-hannover-ccby", held_out=True)
-    assert measure_xrays.measure(held_out, lung).dice.mean() >= 0.86
+    assert measure_xrays.measure(held_out, lung).dice.mean() >= 0.92
 
 
 def test_an_export_says_that_its_weights_are_reference_weights(tmp_path: Path) -> None:

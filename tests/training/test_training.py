@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hilum.catalog import SYSTEMS
 from hilum.catalog.errors import InputError, WeightsError
 from hilum.export import reference
 from hilum.export.recipes import recipe
+from hilum.preprocessing.phantoms.xray import chest_xray
 from hilum.training import cts, dlpe, open_xrays, plan, xrays
 from hilum.training.loop import Lesson, Phase, train
 
@@ -102,6 +104,23 @@ def test_seventeen_public_xrays_are_held_out(shared: Path) -> None:
     assert len(open_xrays.HELD_OUT) == len(set(open_xrays.HELD_OUT)) == 17
     assert len(open_xrays.read(folder, held_out=True)) == 17
     assert len(open_xrays.read(folder, held_out=False)) == 60
+
+
+@pytest.mark.parametrize("left", [12, 60, 99])
+def test_a_mask_is_put_back_where_its_edges_fit(tmp_path: Path, left: int) -> None:
+    """As the public collection has it: of a square, but stretched over the whole X-ray."""
+    made = chest_xray(7, height=400, width=500)
+    square = made.lung[:, left : left + 400]
+    stretched = cv2.resize(square * np.uint8(255), (500, 400), interpolation=cv2.INTER_NEAREST)
+    for name, plane in (("images", made.pixels), ("lung_masks", stretched)):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "one.png"), plane)
+    (labels,) = open_xrays.read(tmp_path, held_out=False).labels
+    known = labels & xrays.UNKNOWN == 0
+    columns = np.flatnonzero(known.any(axis=0)) * 500 / xrays.SIDE
+    assert columns[[0, -1]] == pytest.approx([left, left + 400], abs=4)
+    truth = cv2.resize(made.lung, (xrays.SIDE,) * 2, interpolation=cv2.INTER_NEAREST)
+    assert np.mean((labels == xrays.LUNG)[known] != truth[known]) < 0.03
 
 
 def test_a_folder_without_the_public_xrays_is_refused(tmp_path: Path) -> None:

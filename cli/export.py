@@ -84,7 +84,9 @@ def export(
     ] = Precision.FP32,
     calibration: Annotated[
         list[Path] | None,
-        typer.Option(help="For int8, and to judge bf16 of dlpe: chest CTs, DICOM or NIfTI; may be repeated."),
+        typer.Option(
+            help="For int8, and to judge bf16 of dlpe: chest CTs, DICOM or NIfTI; may be repeated."
+        ),
     ] = None,
     calibrate_with: Annotated[
         Path | None,

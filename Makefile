@@ -46,7 +46,7 @@ demo: install
 # that starts servers may miss its time where others take the processor. Both results are shown.
 test: style
 	$(BIN)/python -m pytest -m 'serial and not load'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  -m 'not serial and not load' || { test $$? = 1 && \
 	  $(BIN)/python -m pytest -m 'not serial and not load' --last-failed --last-failed-no-failures none \
 	  --maxfail 5; }

@@ -156,7 +156,7 @@ class Parity:
     def problem(self, precision: Arithmetic) -> str | None:
         """Why the export must not be served, or None.
 
-        An INT8 core is judged on the user's images instead of these (`networks.dlpe_int8`).
+        An INT8 core is judged on the user's images instead of these (`systems.dlpe.int8`).
         """
         if self.unexplained_pixels:
             return f"{self.unexplained_pixels} pixels of binary masks differ without cause"

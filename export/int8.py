@@ -75,7 +75,7 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-def to_int8(core: ModelProto, images: Images, form: Form = TENSORRT) -> ModelProto:
+def to_int8(core: ModelProto, images: Images, form: Form) -> ModelProto:
     """Quantise the convolutions of a core with one input; inputs and outputs stay FP32.
 
     FP32 remain the first convolution, which sees grey values of a wide range, the last one before
@@ -89,6 +89,8 @@ def to_int8(core: ModelProto, images: Images, form: Form = TENSORRT) -> ModelPro
         FP32, normalisation folded into the convolutions.
     images
         Calibration data: one image is held at a time.
+    form
+        Of the runtime that will serve it: `TENSORRT` or `OPENVINO`.
 
     Raises
     ------

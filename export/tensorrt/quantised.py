@@ -13,7 +13,7 @@ from hilum.catalog import Network, System
 
 from ..certificate import CERTIFICATE, MODEL_FILE, Weights, certificate, served_file
 from ..graph import OPSET, main_opset
-from ..int8 import to_int8
+from ..int8 import TENSORRT, to_int8
 from ..systems.dlpe import graph as dlpe_graph
 from ..systems.dlpe import random as dlpe_random
 from ..systems.dlpe.network import task_of
@@ -36,7 +36,8 @@ def write_quantised(system: System, network: Network, folder: Path) -> None:
     chest, direction = phantom(SEED, SIDE), network.name[-1]
     chosen = dlpe_random.slices(chest, direction)
     images = dlpe_random.cut(chest, task_of(network), direction, chosen).numpy()
-    model = to_int8(dlpe_graph.to_onnx(core, OPSET), lambda: (image[None] for image in images))
+    whole = dlpe_graph.to_onnx(core, OPSET)
+    model = to_int8(whole, lambda: (image[None] for image in images), TENSORRT)
     served = dlpe_graph.wrap(model, network, network.sizes)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / MODEL_FILE

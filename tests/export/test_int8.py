@@ -64,7 +64,7 @@ def images(calibration: Calibration) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def quantised(full: onnx.ModelProto, images: list[np.ndarray]) -> onnx.ModelProto:
-    return to_int8(full, lambda: images)
+    return to_int8(full, lambda: images, TENSORRT)
 
 
 def maker(model: onnx.ModelProto, name: str) -> NodeProto | None:
@@ -169,7 +169,7 @@ def test_one_image_is_held_at_a_time(full: onnx.ModelProto) -> None:
             yield image
             del image
 
-    to_int8(full, stream)
+    to_int8(full, stream, TENSORRT)
     assert len(alive) == 12  # for the ranges, and for the bias
     assert most <= 3
 

@@ -26,7 +26,7 @@ from hilum.catalog.precision import Arithmetic
 from hilum.client import Client
 from hilum.export.certificate import MODEL_FILE
 from hilum.export.graph import OPSET
-from hilum.export.int8 import to_int8
+from hilum.export.int8 import OPENVINO, to_int8
 from hilum.export.recipes import recipe
 from hilum.export.repository import export_system
 from hilum.preprocessing.phantoms.xray import chest_xray
@@ -48,7 +48,7 @@ def quantise(repository: Path) -> None:
     assert how.to_onnx is not None
     shape = (1, int(how.core_signature(network).shape[0]), SIDE, SIDE)
     image = np.random.default_rng(0).normal(0, 0.5, shape).astype(np.float32)
-    small = to_int8(how.to_onnx(core, OPSET), lambda: [image])
+    small = to_int8(how.to_onnx(core, OPSET), lambda: [image], OPENVINO)
     onnx.save(how.wrap(small, network, {}), repository / network.model / "1" / MODEL_FILE)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from hilum.catalog import dlpe as catalog
 from hilum.export.systems.dlpe.network import UNet
 
-from . import cts
+from . import cts, fields
 from .loop import Lesson, Phase
 from .losses import score_loss
 
@@ -36,6 +36,9 @@ TRUTH = {
 }
 """Bit of the labels that each task finds."""
 
+LUNG = "lung"
+"""The task whose slices show patients of all sizes and scans of all heights."""
+
 FIRST = "z"
 """The direction whose networks start from noise; those of the others start from them."""
 
@@ -48,6 +51,11 @@ EASIER_PHASES = (Phase(128, 12, 300), Phase(256, 4, 150))
 """Of tasks that see what stage one found, or the enhanced volume: less is left to learn."""
 
 EASIER_LATER_PHASES = (Phase(128, 12, 100), Phase(256, 4, 120))
+
+LUNG_PHASES = (Phase(128, 12, 900), Phase(256, 4, 500))
+"""Lungs are found in scans of all sizes and heights; the other tasks look where lungs are."""
+
+LATER_LUNG_PHASES = (Phase(128, 12, 600), Phase(256, 4, 450))
 
 SAME = "follow_up"
 """Its networks start from those of in-patients: generated chests have one kind of lesion."""
@@ -111,6 +119,8 @@ def _build(task: catalog.Task) -> UNet:
 def _phases(task: catalog.Task, first: bool) -> tuple[Phase, ...]:
     if task.name == SAME:
         return SAME_PHASES
+    if task.name == LUNG:
+        return LUNG_PHASES if first else LATER_LUNG_PHASES
     if task.enhance or task.volume == "enhanced":
         return EASIER_PHASES if first else EASIER_LATER_PHASES
     return PHASES if first else LATER_PHASES
@@ -148,19 +158,21 @@ def example(
     inside = [0 <= n < len(hu) for n in numbers]
     kept = np.clip(numbers, 0, len(hu) - 1)
     planes = cts.scanned(hu[kept], rng)
+    wanted = labels[middle] & TRUTH[task.name] > 0
+    if task.name == LUNG:
+        planes, wanted = fields.seen(planes, wanted, axis, rng)
     own, near = labels[middle], labels[kept]
     values = (planes - catalog.HU_OFFSET) / catalog.HU_SCALE
     if task.volume == "enhanced":
         healthy = (chest.healthy + rng.normal(0, 12) - catalog.HU_OFFSET) / catalog.HU_SCALE
         values = _enhanced(values, near, healthy, rng)
-    else:
+    elif task.name != LUNG:
         values = _framed(values, rng)
     values[~np.array(inside)] = 0
     masks = [(own & bit > 0).astype(np.float32) for bit in cts.CHANNELS.get(task.name, ())]
     if masks and rng.random() < NO_PRECISION:
         masks[-1][:] = 0
     seen = np.stack([*values, *masks]).astype(np.float32)
-    wanted = own & TRUTH[task.name] > 0
     if TRUTH[task.name] == cts.VESSEL:
         wanted |= _partly_vessel(labels, hu[middle] - chest.healthy, middle)
     truth = wanted.astype(np.float32)[None]

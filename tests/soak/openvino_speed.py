@@ -5,6 +5,10 @@
 X-rays go from pixels to the score, DLPE's slabs through one network of stage one, which is INT8,
 too. All servers run all the time and are used in turns, so that what else the machine does falls on
 all. Weights are random, so INT8 is not judged here.
+
+    python tests/soak/openvino_speed.py --dlpe int8
+
+only writes a repository of DLPE, all networks INT8, for `hilum bench dlpe --repository int8`.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,6 +28,7 @@ import onnx
 from hilum.catalog import SYSTEMS
 from hilum.catalog.precision import Arithmetic
 from hilum.client import Client
+from hilum.client.registry import INSTALLED
 from hilum.export.certificate import MODEL_FILE
 from hilum.export.graph import OPSET
 from hilum.export.int8 import OPENVINO, to_int8
@@ -31,6 +36,7 @@ from hilum.export.recipes import recipe
 from hilum.export.repository import export_system
 from hilum.preprocessing.phantoms.xray import chest_xray
 from hilum.server.launcher import TritonServer
+from hilum.systems.dlpe.options import Options
 
 NETWORKS = {"cxr-severity": ("lung", "pspnet", "manet"), "dlpe": ("lung_z",)}
 MODELS = ("cxr_severity_pspnet", "cxr_severity_manet", "dlpe_lung_z")
@@ -40,16 +46,18 @@ KINDS: tuple[Arithmetic, ...] = (FULL, "bf16", "int8")
 SLAB, SIDE = 16, 512
 
 
-def quantise(repository: Path) -> None:
-    """Put an INT8 graph, of random weights and slabs, in place of an exported network's."""
+def quantise(repository: Path, names: Sequence[str], side: int) -> None:
+    """Put INT8 graphs, of random weights and slabs, in place of networks that were exported."""
     system = SYSTEMS["dlpe"]
-    network, how = system.network(INT8_NETWORK), recipe(system)
-    core, _ = how.build_random(network, 0)
+    how = recipe(system)
     assert how.to_onnx is not None
-    shape = (1, int(how.core_signature(network).shape[0]), SIDE, SIDE)
-    image = np.random.default_rng(0).normal(0, 0.5, shape).astype(np.float32)
-    small = to_int8(how.to_onnx(core, OPSET), lambda: [image], OPENVINO)
-    onnx.save(how.wrap(small, network, {}), repository / network.model / "1" / MODEL_FILE)
+    for name in names:
+        network = system.network(name)
+        core, _ = how.build_random(network, 0)
+        shape = (1, int(how.core_signature(network).shape[0]), side, side)
+        image = np.random.default_rng(0).normal(0, 0.5, shape).astype(np.float32)
+        small = to_int8(how.to_onnx(core, OPSET), lambda image=image: [image], OPENVINO)
+        onnx.save(how.wrap(small, network, {}), repository / network.model / "1" / MODEL_FILE)
 
 
 def export(kind: Arithmetic, repository: Path) -> tuple[str, ...]:
@@ -64,7 +72,7 @@ def export(kind: Arithmetic, repository: Path) -> tuple[str, ...]:
         for one in made:
             sys.stdout.write(f"{kind} {one['model']}: exported in {one['precision']}\n")
     if kind == "int8":
-        quantise(repository)
+        quantise(repository, [INT8_NETWORK], SIDE)
     return MODELS[2:] if kind == "int8" else MODELS
 
 
@@ -84,10 +92,30 @@ def tasks(client: Client, kind: str) -> dict[str, Callable[[], object]]:
 
 
 def main() -> None:
-    """Export, serve, and time in turns."""
+    """Read what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--dlpe", type=Path, help="only write DLPE in INT8 to this folder")
+    given = parser.parse_args()
+    if given.dlpe:
+        write_dlpe(given.dlpe)
+    else:
+        compare(given.rounds)
+
+
+def write_dlpe(repository: Path) -> None:
+    """Export DLPE's main program with all networks in INT8."""
+    system = SYSTEMS["dlpe"]
+    models = INSTALLED["dlpe"].networks(Options())
+    names = [network.name for network in system.networks if network.model in models]
+    export_system(
+        system, repository=repository, networks=names, weights="random", target="openvino"
+    )
+    quantise(repository, names, SIDE // 4)
+
+
+def compare(rounds: int) -> None:
+    """Serve, and time in turns."""
     with tempfile.TemporaryDirectory() as kept, ExitStack() as stack:
         timed: dict[str, dict[str, Callable[[], object]]] = {}
         for kind in KINDS:

@@ -16,7 +16,7 @@ from hilum.catalog.errors import InputError, WeightsError
 from hilum.export import reference
 from hilum.export.recipes import recipe
 from hilum.preprocessing.phantoms.xray import chest_xray
-from hilum.training import cts, dlpe, open_xrays, plan, xrays
+from hilum.training import cts, fields, dlpe, open_xrays, plan, xrays
 from hilum.training.loop import Lesson, Phase, train
 
 
@@ -149,6 +149,21 @@ def test_a_network_of_dlpe_sees_what_its_task_declares(task: str) -> None:
     assert tuple(images.shape) == (2, channels, 64, 64)
     assert tuple(truth.shape) == (2, 1, 64, 64)
     assert lesson.build()(images)[0].shape == (2, 2, 64, 64)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_lungs_that_a_scan_leaves_out_are_not_asked_for(axis: int) -> None:
+    rng, sizes = np.random.default_rng(axis), set[int]()
+    hu = np.full((5, 64, 64), 40, np.float32)
+    lung = np.zeros((64, 64), bool)
+    lung[16:48, 12:52] = True
+    hu[:, lung] = -850
+    for _ in range(40):
+        planes, left = fields.seen(hu, lung, axis, rng)
+        assert planes.shape == hu.shape and planes.dtype == np.float32
+        assert np.median(planes[:, left]) == pytest.approx(-850, abs=1)
+        sizes.add(int(left.sum()))
+    assert min(sizes) < 0.7 * lung.sum() < lung.sum() < max(sizes)
 
 
 @pytest.mark.parametrize(("system", "name"), [("cxr-severity", "pspnet"), ("dlpe", "vessel2_z")])

@@ -224,9 +224,9 @@ SOAKS = {
     "throughput": (
         inline(
             "docs/background/benchmarks.md",
-            "python tests/soak/gateway_throughput.py --count 200 --rounds 4",
+            "python tests/soak/gateway_throughput.py --count 200 --rounds 2 --apart",
         ),
-        {"--count 200 --rounds 4": "--count 4 --rounds 1 --network standins"},
+        {"--count 200 --rounds 2": "--count 4 --rounds 1 --network standins"},
     ),
     "waiting": (
         inline(

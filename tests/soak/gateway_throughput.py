@@ -8,6 +8,9 @@ source (Orthanc, a folder) and end when the last result is where it belongs. The
 does which of the two is first. Printed are rates, the median of the rounds' ratios with the least
 and the most, and the same for the time of all processors, the servers' included: what it comes to
 where processors are the limit, whoever else uses them.
+
+With `--apart` Orthanc has one core for itself, as a PACS that is another machine; Triton and both
+ways have the other cores.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +59,7 @@ password = "env:PACS"
 urls = ["{url}"]
 [trigger]
 idle_s = 0.5
-poll_s = 1
+poll_s = 0.5
 [operation]
 folder = "{folder}/state"
 port = {free_port()}
@@ -74,6 +78,17 @@ class Cost:
 
     seconds: float
     processor: float
+
+
+@contextmanager
+def on(cores: set[int]) -> Iterator[None]:
+    """What is started inside runs on these cores alone; with none, where this process does."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextmanager
@@ -106,10 +121,13 @@ def work() -> float:
     return ended.ru_utime + ended.ru_stime + total / os.sysconf("SC_CLK_TCK")
 
 
-def through_gateway(folder: Path, files: list[Path], url: str, network: str) -> Cost:
-    """From the gateway's start to the last result in the PACS."""
+def through_gateway(
+    folder: Path, files: list[Path], url: str, network: str, cores: set[int]
+) -> Cost:
+    """From the gateway's start to the last result in the PACS, which runs on `cores`."""
     (folder / "orthanc").mkdir(parents=True)
-    pacs = Orthanc(folder / "orthanc").start()
+    with on(cores):
+        pacs = Orthanc(folder / "orthanc").start()
     for start in range(0, len(files), 50):
         pacs.store(files[start : start + 50])
     time.sleep(2)  # Orthanc calls the studies stable
@@ -173,16 +191,21 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--network", default="pspnet", help="of cxr-severity, or standins")
+    parser.add_argument("--apart", action="store_true", help="one core for Orthanc alone")
     given: Any = parser.parse_args()
+    cores = set(sorted(os.sched_getaffinity(0))[-1:]) if given.apart else set[int]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         network = export(folder, given.network)
         files = generate(folder / "xrays", given.count)
-        with TritonServer(folder / "models", models=[cxr.ENSEMBLES[network].model]) as server:
+        with (
+            on(os.sched_getaffinity(0) - cores),
+            TritonServer(folder / "models", models=[cxr.ENSEMBLES[network].model]) as server,
+        ):
             pairs: list[tuple[Cost, Cost]] = []
             for number in range(given.rounds):
                 ways = [
-                    (through_gateway, folder / f"g{number}"),
+                    (partial(through_gateway, cores=cores), folder / f"g{number}"),
                     (through_run, folder / f"r{number}"),
                 ]
                 done = {

@@ -43,16 +43,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 @pytest.mark.load
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            "A0001_5mm",
-            marks=pytest.mark.xfail(reason="coronal and sagittal slices: 0.66", strict=True),
-        ),
-        "A0002_8mm_B40f",
-    ],
-)
+@pytest.mark.parametrize("name", ["A0001_5mm", "A0002_8mm_B40f"])
 def test_lungs_of_a_real_series_are_those_found_without_a_network(
     client: Client, shared: Path, name: str
 ) -> None:

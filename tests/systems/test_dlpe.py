@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import exports
 import numpy as np
 import pydicom
 import pytest
-from commands import report_of
 
 from hilum.catalog import dlpe as catalog
 from hilum.catalog.errors import BadFormat, Damaged
@@ -365,28 +362,6 @@ def test_a_batch_goes_on(client: Client, result: DlpeResult, study: Path, tmp_pa
     for outcome in outcomes:
         if outcome.result is not None:
             assert_same(outcome.result, result)
-
-
-def test_command(dlpe_server: TritonServer, study: Path, tmp_path: Path) -> None:
-    (tmp_path / "bad.npy").write_bytes(b"nothing")
-    done = subprocess.run(
-        [Path(sys.executable).with_name("hilum"), "run", "dlpe", study, tmp_path / "bad.npy",
-         "--out", tmp_path / "out", "--url", dlpe_server.grpc_url, "--no-pictures",
-         "--save-arrays", "--cohort", "in-patient", "--slab-slices", "16"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    report = report_of(tmp_path / "out")
-    first, second = report["results"]
-    assert first["status"] == "window_not_trusted"  # of masks that mean nothing
-    assert first["ring_outside_lung_share"] > 0.05
-    assert second["status"] == "failed"
-    assert first["cohort"] == "in-patient"
-    assert first["counts"]["passes"] < first["counts"]["published_passes"] == 7 * 192
-    assert len(report["weights"]) == 21
-    with np.load(tmp_path / "out" / "0001" / "arrays.npz") as arrays:
-        assert "in_patient" in arrays
-        assert "follow_up" not in arrays
 
 
 def test_half_precision_meets_the_acceptance(result: DlpeResult, golden: Path, study: Path) -> None:

@@ -16,7 +16,7 @@ from hilum.catalog.errors import InputError, WeightsError
 from hilum.export import reference
 from hilum.export.recipes import recipe
 from hilum.preprocessing.phantoms.xray import chest_xray
-from hilum.training import cts, fields, dlpe, open_xrays, plan, xrays
+from hilum.training import cts, dlpe, fields, open_xrays, plan, xrays
 from hilum.training.loop import Lesson, Phase, train
 
 

@@ -307,4 +307,4 @@ def test_a_refused_tree_is_reported_by_its_worst_mask(
         )
     assert model is None
     worst = min(told["dice"], key=told["dice"].__getitem__)
-    assert told["reason"] == f"Dice of {worst} {told['dice'][worst]:.4f}, less than 0.99"
+    assert told["reason"] == f"Dice of {worst} {told['dice'][worst]:.4f}, less than 0.995"

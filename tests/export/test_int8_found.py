@@ -163,8 +163,9 @@ def test_networks_of_later_stages_are_calibrated_and_judged(made: Made) -> None:
     for name, certificate in made.certificates.items():
         told = certificate["int8"]
         lowest = min(told["dice"].values())
-        assert told["accepted"] == (lowest >= 0.99) == (certificate["precision"] == "int8"), name
-        assert told["accepted"] or f" {lowest:.4f}, less than 0.99" in told["reason"]
+        least = 0.995 if name.startswith(("airway", "vessel")) else 0.99
+        assert told["accepted"] == (lowest >= least) == (certificate["precision"] == "int8"), name
+        assert told["accepted"] or f" {lowest:.4f}, less than {least}" in told["reason"]
         assert (told["series"], told["grid"]) == (1, GRID)
     assert made.certificates["follow_up_z"]["precision"] == "int8"
     assert made.certificates["airway2_x"]["precision"] == "fp32"

@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("repositories", nargs="+", type=Path)
     parser.add_argument("--series", action="append", type=Path, required=True)
     parser.add_argument("--grid", type=int, default=256)
+    parser.add_argument("--mode", choices=("parity", "corrected"), default="corrected")
     asked = parser.parse_args()
     full: list[Any] = []
     for repository in asked.repositories:
@@ -32,7 +33,9 @@ def main() -> None:
             server = stack.enter_context(TritonServer(repository, grace=0))
             client = stack.enter_context(Client(server.grpc_url, deadline_s=600))
             for number, series in enumerate(asked.series):
-                found = client.run("dlpe", series, grid=asked.grid, quantities=False)
+                found = client.run(
+                    "dlpe", series, grid=asked.grid, mode=asked.mode, quantities=False
+                )
                 if repository is asked.repositories[0]:
                     full.append(found)
                 show(repository, number, found, full[number])

@@ -27,8 +27,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 LONGEST = (
-    "test_readme.py", "test_two_servers.py", "test_certificates.py", "test_real_xrays.py",
-    "test_ct_full_size.py", "test_bench_covid_mtl.py", "test_bench_dlpe.py", "test_types.py",
+    "test_readme.py", "test_two_servers.py", "test_certificates.py", "test_types.py",
+    "test_gateway_round_trip.py", "test_real_xrays.py", "test_bench_dlpe.py",
     "test_load_arrivals.py",
 )  # fmt: skip
 """Files that take minutes: the last of them would keep one process busy while the other rests."""

@@ -47,6 +47,7 @@ def record(folder: Path) -> Record:
     return read_record(folder / "bench.json")
 
 
+@pytest.mark.load
 def test_stages_make_up_a_study(record: Record) -> None:
     *stages, total = record.tables["stages"]
     assert [row["stage"] for row in stages] == list(bench.TITLES)
@@ -64,6 +65,7 @@ def test_stages_make_up_a_study(record: Record) -> None:
     assert all(row["bytes"] > 10**8 for row in record.tables["memory"])
 
 
+@pytest.mark.load
 def test_the_published_procedure_answers_the_same(record: Record) -> None:
     assert [row["features_by"] for row in record.tables["answers"]] == [CLIENT, SERVER]
     for row in record.tables["answers"]:
@@ -77,6 +79,7 @@ def test_the_published_procedure_answers_the_same(record: Record) -> None:
     assert server.deviation.differing == 0
 
 
+@pytest.mark.load
 def test_what_is_written(folder: Path, record: Record) -> None:
     text = (folder / "bench.md").read_text()
     assert (folder / "printed").read_text().strip() == text.strip()

@@ -106,6 +106,7 @@ ATTEMPTS = 6
 server's own clock tells; such a round is no test of the instrument, and another is tried."""
 
 
+@pytest.mark.load
 def test_open_loop_is_m_d_1(send: Callable[..., np.ndarray], client: Client) -> None:
     queue, judged = Queue(send, 0.02), []
     for _ in range(ATTEMPTS):

@@ -58,7 +58,7 @@ def test_networks_of_ct_give_the_same(dlpe_repository: Path, ct_repository: Path
 
 
 def test_networks_of_xrays_give_the_same(exported_repository: Path) -> None:
-    assert _compare("cxr-severity", exported_repository) == 4
+    assert _compare("cxr-severity", exported_repository) == 3
 
 
 @pytest.mark.load

@@ -26,21 +26,12 @@ def _export(system: str, repository: Path) -> None:
     export_system(CATALOG[system], repository=repository, networks=[NETWORKS[system]])
 
 
+@pytest.mark.load
 @pytest.mark.parametrize(
     ("system", "inputs", "slices"),
     [
-        pytest.param(
-            "ct-angel",
-            ["ct-angel-sample/image_DJ20200112A0189_243.jpg", "lungmask-tests"],
-            3,
-            marks=pytest.mark.load,
-        ),
-        pytest.param(
-            "ct-classifier",
-            ["lungmask-tests", "ct-densenet-samples/IM2048_cruda.nii"],
-            3,
-            marks=pytest.mark.load,
-        ),
+        ("ct-angel", ["ct-angel-sample/image_DJ20200112A0189_243.jpg", "lungmask-tests"], 3),
+        ("ct-classifier", ["lungmask-tests", "ct-densenet-samples/IM2048_cruda.nii"], 3),
         ("lungmask", ["lungmask-tests", "ct-densenet-samples/IM6508_cruda.nii"], 3),
     ],
 )

@@ -299,3 +299,18 @@ def test_what_a_span_costs() -> None:
         'python -m timeit -s "from hilum.client.trace import span" "with span(\'x\'): pass"',
     )
     assert "nsec per loop" in Typist(ROOT).type(command)
+
+
+def test_a_whole_scan_is_timed_beside_published_passes(reader: Typist) -> None:
+    pytest.importorskip("openvino")
+    reader.type("hilum phantom ct --out scan --slices 24 --size 96")
+    folder, typist = reader.folder, Typist(ROOT)
+    page = "docs/background/precision.md"
+    command = inline(page, "python tests/soak/openvino_speed.py --dlpe int8")
+    typist.type(command, {"--dlpe int8": f"--dlpe {folder / 'int8'}"})
+    said = typist.type(
+        f"python tests/soak/dlpe_scan.py {folder / 'scan'} --repository {folder / 'int8'} "
+        "--grid 64 --batches 1"
+    )
+    assert "times as fast" in said
+    assert "32 cores, modelled" in said

@@ -305,8 +305,9 @@ def test_a_whole_scan_is_timed_beside_published_passes(reader: Typist) -> None:
     pytest.importorskip("openvino")
     reader.type("hilum phantom ct --out scan --slices 24 --size 96")
     folder, typist = reader.folder, Typist(ROOT)
-    page = "docs/background/precision.md"
-    command = inline(page, "python tests/soak/openvino_speed.py --dlpe int8")
+    command = inline(
+        "docs/background/precision.md", "python tests/soak/openvino_speed.py --dlpe int8"
+    )
     typist.type(command, {"--dlpe int8": f"--dlpe {folder / 'int8'}"})
     said = typist.type(
         f"python tests/soak/dlpe_scan.py {folder / 'scan'} --repository {folder / 'int8'} "

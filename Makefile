@@ -42,9 +42,10 @@ demo: install
 
 # Tests that compare clocks with theory run alone; of the rest two files at once, the longest first,
 # each with one thread in torch and NumPy: with more they would wait for each other. Types are checked
-# by one of the tests (tests/test_types.py). What fails beside others is run once more alone: a test
-# that starts servers may miss its time where others take the processor. Both results are shown.
-test: style
+# by one of the tests (tests/test_types.py); the page is tested where npm can bring its viewer. What
+# fails beside others is run once more alone: a test that starts servers may miss its time where
+# others take the processor. Both results are shown.
+test: style $(if $(shell command -v npm),desk)
 	$(BIN)/python -m pytest -m 'serial and not load'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  -m 'not serial and not load' || { test $$? = 1 && \

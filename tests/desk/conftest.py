@@ -1,4 +1,4 @@
-"""Desks of these tests; skipped where the extra is not installed."""
+"""Desks of these tests; skipped where the extra or the viewer is not installed."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 SMALL = Limits(study_bytes=300_000, file_bytes=200_000, files=20, open_uploads=3, jobs=2, idle_s=1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def viewer() -> None:
+    if not VIEWER.is_file():
+        pytest.skip("the viewer is not there: make desk")
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Caller]:
     """A desk with small limits that runs nothing."""
@@ -38,8 +44,6 @@ def small(tmp_path: Path) -> Iterator[Caller]:
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One browser for all tests of the page."""
-    if not VIEWER.is_file():
-        pytest.skip("the viewer is not there: make desk")
     from browsers import browser
 
     with browser(tmp_path_factory.mktemp("downloads")) as opened:

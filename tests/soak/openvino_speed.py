@@ -8,7 +8,7 @@ all. Weights are random, so INT8 is not judged here.
 
     python tests/soak/openvino_speed.py --dlpe int8
 
-only writes a repository of DLPE, all networks INT8, for `hilum bench dlpe --repository int8`.
+only writes a repository of DLPE, all networks INT8, for `dlpe_scan.py`.
 """
 
 from __future__ import annotations

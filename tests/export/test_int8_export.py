@@ -77,7 +77,8 @@ def test_certificates_say_who_is_int8_and_why_others_are_not(
     for name in ("lung_z", "visible_z"):
         int8 = found[name]["int8"]
         assert int8["accepted"] and int8["reason"] == ""
-        assert min(int8["dice"].values()) >= int8["least_dice"] >= 0.99
+        assert min(int8["dice"].values()) >= int8["least_dice"]
+        assert int8["least_dice"] == (0.995 if name == "lung_z" else 0.99)
         assert (int8["series"], int8["grid"]) == (1, 64)
         assert int8["calibration_slices"] > int8["held_out_slices"] > 0
     assert "less than 0.99" in found["airway1_z"]["int8"]["reason"]

@@ -51,8 +51,8 @@ SHARES: Mapping[str, Mapping[str, float]] = {
 """Masks that are found by rank, as shares of the lungs, by task (spec dlpe §6.2, §6.3)."""
 
 STRICTER = dict.fromkeys(("lung", *SHARES), 0.995)
-"""Least Dice by task, where it is another: a tree is found in two stages, and each may spend half
-of what the final mask may lack."""
+"""Least Dice by task, where it is another: for lungs by the same section; a tree is found in two
+stages, and each may spend half of what the final mask may lack."""
 
 ROOT_SHARES = {"artery": catalog.ARTERY_RATIO, "vein": catalog.VEIN_RATIO}
 """The same of the heart, by output of the task ``root`` (spec dlpe §4.4)."""

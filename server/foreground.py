@@ -59,11 +59,12 @@ def serve_foreground(
     InputError, RepositoryError, ServerError
         When it does not start; several times in a row, where it was ready before.
     """
-    with _signals_interrupt(), _following(server, on_log):
+    ended = threading.Event()
+    with _signals_interrupt(ended), _following(server, on_log):
         try:
             with server:
                 on_ready(server)
-                _keep(server, on_event, threading.Event())
+                _keep(server, on_event, ended)
         except KeyboardInterrupt:
             pass
     return 0
@@ -181,16 +182,23 @@ def draining_mark() -> Path:
 
 
 @contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does; where signals can be set."""
+def _signals_interrupt(ended: threading.Event) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP interrupt the block and set `ended`; where signals can be set.
+
+    An exception that a signal raises while a library's callback runs is lost; `ended` is not. It is
+    set by another thread, since this one may hold its lock. What the shell ignores stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        threading.Thread(target=ended.set, daemon=True).start()
         raise KeyboardInterrupt
 
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {n: signal.signal(n, interrupt) for n in heard}
     try:
         yield
     finally:

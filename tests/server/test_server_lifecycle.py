@@ -158,6 +158,28 @@ def test_foreground_ends_cleanly_on_ctrl_c(repository, state):
     assert traces(tag) == []
 
 
+def test_an_interrupt_that_a_callback_loses_ends_the_server_too(repository):
+    script = """
+        import os, signal, sys
+        from hilum.server.foreground import serve_foreground
+        from hilum.server.launcher import TritonServer
+
+        class Callback:
+            def __del__(self):  # Python ignores what is raised here
+                os.kill(os.getpid(), signal.SIGINT)
+                print("heard", flush=True)
+
+        server = TritonServer(sys.argv[1], models=["double"], grace=1)
+        print("code", serve_foreground(server, lambda server: Callback() and None))
+    """
+    with _python(script, str(repository)) as parent:
+        try:
+            said, _ = parent.communicate(timeout=30)
+        finally:
+            parent.kill()
+    assert "code 0" in said
+
+
 def test_leftovers_of_dead_servers_go_and_strangers_stay(state):
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     tag = leftovers.tag_of(ended.pid)

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import groupby
 from math import ceil, floor
 from pathlib import Path
@@ -53,6 +54,7 @@ def network_sizes() -> Iterator[Measured]:
                 yield checked(figure, "cxr-severity", name, value, how)
 
 
+@cache
 def _count(name: str, size: int) -> tuple[float, float]:
     """Parameters in millions and multiply–accumulates in thousands of millions.
 

@@ -73,13 +73,13 @@ def measure(plan: Plan, progress: Progress) -> Record:
     InputError
         For a system that there is not, or an earlier record that cannot be read.
     """
-    wanted, before = list(targets(plan.systems)), machine()
+    wanted, before, earlier = list(targets(plan.systems)), machine(), measured_in(plan.earlier)
     found: list[Measured] = [*_checked(plan, {t.system for t in wanted}, progress)]
     lanes: list[Lane] = []
     notes = _notes(plan)
     if plan.earlier:
         known = plan.systems or tuple(SYSTEMS)
-        found += [m for m in measured_in(plan.earlier) if m.system in known]
+        found += [m for m in earlier if m.system in known]
     else:
         rounds, seconds = QUICK if plan.quick else USUAL
         setting = Setting(

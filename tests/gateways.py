@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pacs import PASSWORD, USER, Orthanc
 from pydicom import dcmread
 
@@ -36,6 +37,13 @@ modality = ["CR", "DX"]
 systems = ["cxr-severity"]
 options.cxr-severity.network = "manet"
 """
+
+
+both = pytest.mark.parametrize(
+    "changes",
+    [pytest.param(True, id="changes"), pytest.param(False, id="queries", marks=pytest.mark.load)],
+)
+"""Both ways to hear of what is new; `make test` takes one."""
 
 
 def web(pacs: Orthanc, *, changes: bool = True, port: int | None = None) -> str:

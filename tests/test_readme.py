@@ -139,6 +139,7 @@ def test_the_first_ct(reader: Reader) -> None:
         ).exists()
 
 
+@pytest.mark.load
 def test_checkpoints_in_the_published_layout(reader: Reader) -> None:
     shown = whole("docs/start/checkpoints.md", "sh", "text", "sh", "text", "sh", "text", "sh")
     tree = re.findall(r"[\w+-]+(?:\.pth)?$", shown[1].text, re.MULTILINE)

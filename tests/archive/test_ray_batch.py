@@ -26,6 +26,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.stop()
 
 
+@pytest.mark.load
 def test_parts_die_and_every_output_is_that_of_a_run(
     chest_repository: Path, tmp_path: Path
 ) -> None:

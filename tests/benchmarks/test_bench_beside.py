@@ -33,6 +33,7 @@ def xrays(standin_repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return record
 
 
+@pytest.mark.load
 def test_every_way_is_measured(xrays: Record) -> None:
     names = [lane.name for lane in xrays.lanes]
     assert names == [f"fpn: {PUBLISHED}, concurrency 1"] + [
@@ -45,6 +46,7 @@ def test_every_way_is_measured(xrays: Record) -> None:
         assert ("cxr_lung" in lane.counters) == (lane.transport != "in process")
 
 
+@pytest.mark.load
 def test_the_same_files_give_the_same_scores(xrays: Record) -> None:
     for lane in xrays.lanes[1:]:
         assert lane.deviation is not None
@@ -52,12 +54,14 @@ def test_the_same_files_give_the_same_scores(xrays: Record) -> None:
         assert lane.deviation.largest < 1e-6
 
 
+@pytest.mark.load
 def test_ratios_are_of_the_same_rounds(xrays: Record) -> None:
     rows = {row["lane"]: row for row in xrays.tables["ratios"]}
     assert rows[xrays.lanes[0].name]["to_published"] == 1
     assert 1 in [row["to_onnx_runtime"] for name, row in rows.items() if RUNTIME in name]
 
 
+@pytest.mark.load
 def test_slices_in_batches(ct_repository: Path, tmp_path: Path) -> None:
     done = hilum(
         "bench", "ct-classifier", "--batch", "2", "--concurrency", "1", "--rounds", "1", "--tasks",

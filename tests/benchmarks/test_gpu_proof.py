@@ -43,6 +43,7 @@ def rehearsed(setting: Setting) -> subprocess.CompletedProcess[str]:
                  "--out", setting.out)  # fmt: skip
 
 
+@pytest.mark.load
 def test_every_stage_runs_to_its_end(
     rehearsed: subprocess.CompletedProcess[str], setting: Setting
 ) -> None:
@@ -58,6 +59,7 @@ def test_every_stage_runs_to_its_end(
     assert {"study", "wait", "add", "cut"} < {event["name"] for event in trace["traceEvents"]}
 
 
+@pytest.mark.load
 def test_a_rehearsal_passes_no_aim(
     rehearsed: subprocess.CompletedProcess[str], setting: Setting
 ) -> None:
@@ -73,6 +75,7 @@ def test_a_rehearsal_passes_no_aim(
         assert (setting.out / page).read_text().count("REHEARSAL") >= 2
 
 
+@pytest.mark.load
 def test_every_timed_figure_has_its_floor(
     rehearsed: subprocess.CompletedProcess[str], setting: Setting
 ) -> None:
@@ -84,6 +87,7 @@ def test_every_timed_figure_has_its_floor(
         assert row["times_the_floor"] > 1, row["name"]
 
 
+@pytest.mark.load
 def test_what_is_done_is_not_done_again(
     rehearsed: subprocess.CompletedProcess[str], setting: Setting
 ) -> None:
@@ -94,6 +98,7 @@ def test_what_is_done_is_not_done_again(
     assert files == {f: f.stat().st_mtime_ns for f in (setting.out / "stages").iterdir()}
 
 
+@pytest.mark.load
 def test_a_proof_of_other_options_is_refused(
     rehearsed: subprocess.CompletedProcess[str], setting: Setting
 ) -> None:

@@ -92,7 +92,13 @@ def resumed(work: Work, out: Path, server: TritonServer, undisturbed: list[dict[
     assert done.stderr.count("(kept)") == len(before)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "signum",
+    [
+        signal.SIGINT,
+        *(pytest.param(n, marks=pytest.mark.load) for n in (signal.SIGTERM, signal.SIGHUP)),
+    ],
+)
 def test_a_signal_ends_a_run_with_a_whole_report(
     signum: int,
     work: Work,
@@ -220,7 +226,7 @@ def test_the_server_of_a_run_is_started_again_and_no_study_fails(
     assert not list((state / "hilum" / "run").iterdir())
 
 
-@pytest.mark.parametrize("victim", ["server", "stub"])
+@pytest.mark.parametrize("victim", ["server", pytest.param("stub", marks=pytest.mark.load)])
 def test_a_run_outlives_the_death_of_a_server(
     victim: str,
     work: Work,
@@ -303,6 +309,7 @@ def test_a_full_disk_loses_nothing_that_can_be_kept(
         assert work.problem(out, undisturbed) is None
 
 
+@pytest.mark.load
 def test_a_full_shared_memory_costs_speed_and_no_result(
     work: Work, chest_repository: Path, tmp_path: Path, undisturbed: list[dict[str, Any]]
 ) -> None:

@@ -215,7 +215,7 @@ CT_SYSTEMS = {
     "lungmask": ("ct_server", ["--save-arrays"]),
     "ct-classifier": ("ct_server", ["--save-arrays"]),
     "ct-angel": ("angel_server", []),
-    "dlpe": ("dlpe_server", ["--save-arrays", "--grid", "128", "--slab-slices", "16"]),
+    "dlpe": ("dlpe_server", ["--save-arrays", "--grid", "64", "--slab-slices", "16"]),
     "covid-mtl": ("mtl_server", ["--save-arrays"]),
 }
 """By system: the server's fixture, and further options."""

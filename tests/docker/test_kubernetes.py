@@ -241,7 +241,7 @@ def named(addresses: list[str]) -> Iterator[int]:
     "values",
     [
         pytest.param({"stopping": {"preStop": 6, "drain": 11, "spare": 10}, "connectionAge": 10},
-                     id="shorter"),
+                     id="shorter", marks=pytest.mark.load),
         pytest.param({}, id="as the chart has them", marks=pytest.mark.load),
     ],
 )  # fmt: skip

@@ -25,7 +25,13 @@ def _printed(cells: list[Any]) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, id=p.stem, marks=[pytest.mark.load] * (p.stem == "notebook-xray"))
+        for p in NOTEBOOKS
+    ],
+)
 def test_a_notebook_shows_what_is_stored(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nbclient", reason="the extra docs is not installed")
     monkeypatch.syspath_prepend(str(DOCS / "making"))

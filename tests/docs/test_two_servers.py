@@ -62,6 +62,7 @@ def finished_studies(report: Path) -> int:
     return len(list(report.parent.glob("[0-9]*/result.json")))
 
 
+@pytest.mark.load
 def test_a_run_goes_on_while_one_of_two_servers_is_restarted(tmp_path: Path) -> None:
     for port in PORTS:
         with socket.socket() as probe:

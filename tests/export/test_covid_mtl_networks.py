@@ -131,8 +131,8 @@ def test_the_volume_only_network_is_the_dual_one_with_class_scores() -> None:
     ("name", "build", "tolerance"),
     [
         ("squeezenet3d_2", lambda: covid_mtl.SingleTask(2), 1e-4),
-        ("resnet3d34_2", lambda: ResNet3D(2), 1e-2),
-        ("decovnet_1ch_200x250x250", lambda: DeCoVNet(1), 1e-4),
+        pytest.param("resnet3d34_2", lambda: ResNet3D(2), 1e-2, marks=pytest.mark.load),
+        pytest.param("decovnet_1ch_200x250x250", lambda: DeCoVNet(1), 1e-4, marks=pytest.mark.load),
     ],
 )
 def test_comparators_give_the_golden_scores(

@@ -29,6 +29,7 @@ def half_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return repository
 
 
+@pytest.mark.load
 def test_the_certificate_names_the_precision(half_repository: Path) -> None:
     folder = half_repository / "cxr_pspnet" / "1"
     found = json.loads((folder / "certificate.json").read_text())
@@ -41,6 +42,7 @@ def test_the_certificate_names_the_precision(half_repository: Path) -> None:
     assert weights > 0.8 * len(kinds)
 
 
+@pytest.mark.load
 def test_scores_do_not_change(half_repository: Path, exported_repository: Path) -> None:
     """Acceptance of spec cxr §14: fractions within 0.005, and the same scores.
 

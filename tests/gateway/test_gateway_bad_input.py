@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateways import Running, ct, done, study_of, web
+from gateways import Running, both, ct, done, study_of, web
 from pacs import Orthanc
 from pacs_between import RETRY, between
 from pydicom import dcmread
@@ -25,7 +25,9 @@ Make = Callable[..., Running]
 XML = 200, "application/dicom+xml", b"<NativeDicomModel/>"
 
 
-@pytest.mark.parametrize("status", [401, 503, pytest.param(429, marks=pytest.mark.load)])
+@pytest.mark.parametrize(
+    "status", [401, *(pytest.param(n, marks=pytest.mark.load) for n in (429, 503))]
+)
 def test_answers_that_say_nothing_of_the_study_are_waited_out(
     orthanc: Orthanc, gateway: Make, tmp_path: Path, status: int
 ) -> None:
@@ -184,7 +186,7 @@ def test_two_patients_in_one_series_are_set_aside(gateway: Make, tmp_path: Path)
     assert running.end() == 0
 
 
-@pytest.mark.parametrize("changes", [True, False], ids=["changes", "queries"])
+@both
 def test_a_series_under_two_patients_of_one_study_is_set_aside(
     orthanc: Orthanc, gateway: Make, tmp_path: Path, changes: bool
 ) -> None:
@@ -253,6 +255,7 @@ def test_names_with_escape_sequences_come_back_as_they_are_and_are_never_shown(
     assert running.end() == 0
 
 
+@pytest.mark.load
 def test_five_thousand_slices_are_left_alone_with_a_reason_and_the_queue_goes_on(
     orthanc: Orthanc, gateway: Make, tmp_path: Path
 ) -> None:

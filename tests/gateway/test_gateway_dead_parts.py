@@ -37,9 +37,11 @@ def results(orthanc: Orthanc, made: list[list[Path]]) -> dict[str, dict[str, int
 @pytest.mark.parametrize(
     "state",
     [
-        "running",
         "sending",
-        *(pytest.param(s, marks=pytest.mark.load) for s in ("stable", "fetching", "verifying")),
+        *(
+            pytest.param(s, marks=pytest.mark.load)
+            for s in ("stable", "fetching", "running", "verifying")
+        ),
     ],
 )
 def test_a_gateway_killed_in_any_state_goes_on_where_it_was(

@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from gateways import Running, ct, done, study_of, web, xray
+from gateways import Running, both, ct, done, study_of, web, xray
 from pacs import Orthanc
 from pacs_between import RETRY, between
 from pydicom import dcmread
@@ -19,8 +18,6 @@ from pydicom.tag import Tag
 from hilum.gateway.sources import ODD
 
 Make = Callable[..., Running]
-
-both = pytest.mark.parametrize("changes", [True, False], ids=["changes", "queries"])
 
 
 def raw(files: list[Path], **values: str) -> list[Path]:

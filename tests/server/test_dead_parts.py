@@ -169,7 +169,14 @@ def test_a_process_that_stands_still_counts_as_dead(repository):
         assert "a process of model 'double' stands still" in one.why()
 
 
-@pytest.mark.parametrize("part", ["stub", "stopped stub", "triton", "supervisor"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "stub",
+        "triton",
+        *(pytest.param(p, marks=pytest.mark.load) for p in ("stopped stub", "supervisor")),
+    ],
+)
 def test_one_server_loses_nothing_when_a_part_is_killed(serve, part, monkeypatch):
     served = serve("chain")
     record, supervisor = served.record()

@@ -42,15 +42,16 @@ demo: install
 
 # Tests that compare clocks with theory run alone; of the rest two files at once, the longest first,
 # each with one thread in torch and NumPy: with more they would wait for each other. Types are checked
-# by one of the tests (tests/test_types.py); the page is tested where npm can bring its viewer. What
-# fails beside others is run once more alone: a test that starts servers may miss its time where
+# by one of the tests (tests/test_types.py); the page is tested where npm can bring its viewer. A file
+# that fails beside others is run once more alone: a test that starts servers may miss its time where
 # others take the processor. Both results are shown.
+FAILED := .pytest_cache/v/cache/lastfailed
 test: style $(if $(shell command -v npm),desk)
 	$(BIN)/python -m pytest -m 'serial and not load'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  -m 'not serial and not load' || { test $$? = 1 && \
-	  $(BIN)/python -m pytest -m 'not serial and not load' --last-failed --last-failed-no-failures none \
-	  --maxfail 5; }
+	  $(BIN)/python -m pytest -m 'not serial and not load' --maxfail 5 $$($(BIN)/python -c \
+	  "import json; print(*{name.partition('::')[0] for name in json.load(open('$(FAILED)'))})"); }
 
 # Every network at every precision through NVIDIA's parser and compiler: no GPU, but 40 minutes of
 # two cores; what has passed is not done again. SYSTEMS="lungmask dlpe" checks only these.
@@ -84,12 +85,12 @@ BUNDLE ?=
 gpu-bundle: install
 	$(BIN)/python -m hilum.proof.bundle pack $(BUNDLE) --out out/gpu-bundle
 
-# Batches on Ray, in buckets and as tables; part of `make test`, too.
+# Batches on Ray, in buckets and as tables; parts are killed, too, which `make test` leaves out.
 check-cluster: install
-	$(BIN)/python -m pytest tests/archive
+	$(BIN)/python -m pytest -m 'load or not load' tests/archive
 
 # The chart through the real helm and the schemas of Kubernetes and of custom resources; servers are
-# drained by the chart's own times, which takes three minutes (`make test`: by shorter ones).
+# drained by the chart's own times, and by shorter ones, which takes four minutes.
 KUBERNETES ?= out/kubernetes
 check-kubernetes: install $(KUBERNETES)/.installed
 	HILUM_KUBERNETES=$(abspath $(KUBERNETES)) $(BIN)/python -m pytest -m 'load or not load' \

@@ -192,7 +192,8 @@ class Browser:
     def downloaded(self, name: str) -> bytes:
         """The content of a file that was downloaded."""
         path = self.downloads / name
-        self.until(path.exists)
+        # Chromium takes the name with an empty file before the content is whole.
+        self.until(lambda: path.exists() and path.stat().st_size)
         return path.read_bytes()
 
     def type(self, selector: str, keys: str) -> None:

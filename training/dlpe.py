@@ -48,7 +48,7 @@ PHASES = (Phase(128, 12, 500), Phase(256, 4, 300))
 LATER_PHASES = (Phase(128, 12, 200), Phase(256, 4, 250))
 
 EASIER_PHASES = (Phase(128, 12, 300), Phase(256, 4, 150))
-"""Of tasks that see what stage one found, or the enhanced volume: less is left to learn."""
+"""Of tasks that see what stage one found: less is left to learn."""
 
 EASIER_LATER_PHASES = (Phase(128, 12, 100), Phase(256, 4, 120))
 
@@ -57,10 +57,15 @@ LUNG_PHASES = (Phase(128, 12, 900), Phase(256, 4, 500))
 
 LATER_LUNG_PHASES = (Phase(128, 12, 600), Phase(256, 4, 450))
 
+ENHANCED_PHASES = (Phase(128, 12, 500), Phase(256, 4, 350))
+"""Of lesions on the enhanced volume, where vessels that nobody found look like them."""
+
+LATER_ENHANCED_PHASES = (Phase(128, 12, 150), Phase(256, 4, 220))
+
 SAME = "follow_up"
 """Its networks start from those of in-patients: generated chests have one kind of lesion."""
 
-SAME_PHASES = (Phase(256, 4, 60),)
+SAME_PHASES = (Phase(256, 4, 120),)
 
 NO_PRECISION = 0.25
 """Share of examples whose channel of high precision is empty, as ranks with ties leave it."""
@@ -121,7 +126,9 @@ def _phases(task: catalog.Task, first: bool) -> tuple[Phase, ...]:
         return SAME_PHASES
     if task.name == LUNG:
         return LUNG_PHASES if first else LATER_LUNG_PHASES
-    if task.enhance or task.volume == "enhanced":
+    if task.volume == "enhanced":
+        return ENHANCED_PHASES if first else LATER_ENHANCED_PHASES
+    if task.enhance:
         return EASIER_PHASES if first else EASIER_LATER_PHASES
     return PHASES if first else LATER_PHASES
 
@@ -161,6 +168,8 @@ def example(
     wanted = labels[middle] & TRUTH[task.name] > 0
     if task.name == LUNG:
         planes, wanted = fields.seen(planes, wanted, axis, rng)
+    elif task.volume == "enhanced" and direction != FIRST:
+        planes = fields.thick(planes, rng)
     own, near = labels[middle], labels[kept]
     values = (planes - catalog.HU_OFFSET) / catalog.HU_SCALE
     if task.volume == "enhanced":
@@ -221,14 +230,14 @@ def _enhanced(
 ) -> NDArray[Any]:
     """Slices of the enhanced volume: tissue above the baseline, 0 in trees and outside the lungs.
 
-    The masks are a little wrong, as those of networks are.
+    The masks are a little wrong, as those of networks are: vessels that are left are no lesions.
     """
     out = np.zeros_like(values)
-    grow = int(rng.integers(-1, 2))
+    change = (ndimage.binary_erosion, None, ndimage.binary_dilation)[rng.integers(3)]
     for target, plane, bits in zip(out, values, labels, strict=True):
         tubes = bits & (cts.AIRWAY | cts.VESSEL) > 0
-        if grow > 0:
-            tubes = np.asarray(ndimage.binary_dilation(tubes), bool)
+        if change is not None:
+            tubes = np.asarray(change(tubes), bool)
         tissue = (bits & cts.LUNG > 0) & ~tubes
         raised = np.clip(plane - healthy, *catalog.ENHANCED_RANGE)
         target[tissue] = raised[tissue]

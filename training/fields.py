@@ -45,7 +45,7 @@ def seen(
     fill = float(rng.choice([PADDING_HU, AIR_HU]))
     planes, lung = _placed(hu, lung, fill, rng)
     if axis != 2:  # the last axis is z
-        planes = _thick(planes, float(rng.uniform(1, THICK)))
+        planes = thick(planes, rng)
     for along in (0, 1):
         high = axis != 2 and along == 1
         for flip in (False, True):
@@ -72,8 +72,9 @@ def _placed(
     return np.stack(planes).astype(np.float32), np.asarray(mask > 0.5)
 
 
-def _thick(planes: Planes, voxels: float) -> Planes:
-    """Average along the last axis as thick slices do, and resample as the pipeline does."""
+def thick(planes: Planes, rng: np.random.Generator) -> Planes:
+    """Average slices [N, H, W] along the last axis as thick slices do, and resample them."""
+    voxels = float(rng.uniform(1, THICK))
     high, wide = planes.shape[1:]
     count = max(8, round(wide / voxels))
     return np.stack(

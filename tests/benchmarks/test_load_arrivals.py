@@ -175,6 +175,7 @@ def bench(standin_server: TritonServer, tmp_path_factory: pytest.TempPathFactory
     return folder / "out"
 
 
+@pytest.mark.load
 def test_bench_load(bench: Path, standin_server: TritonServer) -> None:
     found = record.read(bench / "bench.json")
     assert found.kind == "load"
@@ -199,6 +200,7 @@ def test_bench_load(bench: Path, standin_server: TritonServer) -> None:
     assert standin_server.grpc_url not in (bench / "bench.json").read_text()
 
 
+@pytest.mark.load
 def test_bench_load_can_be_read(bench: Path) -> None:
     text = (bench / "bench.md").read_text()
     assert text.strip() in (bench / "printed").read_text()

@@ -90,7 +90,7 @@ check-cluster: install
 	$(BIN)/python -m pytest -m 'load or not load' tests/archive
 
 # The chart through the real helm and the schemas of Kubernetes and of custom resources; servers are
-# drained by the chart's own times, and by shorter ones, which takes four minutes.
+# drained by the chart's own times, and by shorter ones, which takes minutes.
 KUBERNETES ?= out/kubernetes
 check-kubernetes: install $(KUBERNETES)/.installed
 	HILUM_KUBERNETES=$(abspath $(KUBERNETES)) $(BIN)/python -m pytest -m 'load or not load' \

@@ -176,6 +176,7 @@ def test_files_that_are_no_records_are_refused(content: str, message: str, tmp_p
         app, ["bench", "targets", "--from", str(path), "--out", str(tmp_path / "out")]
     )
     assert done.exit_code == 2
+    assert "count the networks" not in done.output  # refused before anything is computed
     assert not (tmp_path / "out").exists()
 
 

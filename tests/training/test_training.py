@@ -195,3 +195,17 @@ def test_a_small_training_is_published_as_exports_read_it(
 def test_networks_without_a_lesson_are_named() -> None:
     with pytest.raises(InputError, match="nothing is trained for lungmask"):
         plan.networks_of("lungmask")
+
+
+def test_lesions_are_learnt_with_masks_of_trees_a_voxel_too_narrow_and_too_wide() -> None:
+    """So that what is left of a vessel is not taken for a lesion."""
+    labels = np.full((1, 24, 24), cts.LUNG, np.uint8)
+    labels[0, 8:16, 8:16] |= cts.VESSEL
+    vessel = labels[0] & cts.VESSEL > 0
+    raised = np.full(labels.shape, 0.1, np.float32)
+    shown = {
+        int((dlpe._enhanced(raised, labels, 0.0, np.random.default_rng(seed))[0] == 0).sum())
+        - int(vessel.sum())
+        for seed in range(40)
+    }
+    assert shown == {-28, 0, 32}  # without its rim, as it is, with another voxel around

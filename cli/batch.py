@@ -16,6 +16,7 @@ import typer
 from hilum.catalog.errors import InputError
 from hilum.catalog.extras import require
 from hilum.results.canvas import DISCLAIMER
+from hilum.server.signals import call_apart, handled
 
 from .console import Exit, duration, err, errors_to_exit_codes, out
 
@@ -254,19 +255,17 @@ def _engine(name: str, address: str, slots: int) -> Iterator[Engine]:
 @contextmanager
 def _ending(stop: threading.Event) -> Iterator[None]:
     """Let the first signal end the run with what is under way, the second at once."""
+    heard = list[int]()
 
     def handle(number: int, _frame: object) -> None:
-        if stop.is_set():
+        heard.append(number)
+        if len(heard) > 1:
             raise KeyboardInterrupt
-        stop.set()
+        call_apart(stop.set)
         _log(f"ending after {signal.Signals(number).name}: what runs is finished first")
 
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(handle, (signal.SIGINT, signal.SIGTERM)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _state(book: Ledger) -> dict[str, Any]:

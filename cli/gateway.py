@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.table import Table
 from hilum.catalog.errors import HilumError, InputError
 from hilum.catalog.extras import require
 from hilum.results.canvas import DISCLAIMER
+from hilum.server.signals import call_apart, handled
 
 from .console import Exit, err, errors_to_exit_codes, out
 
@@ -79,9 +79,8 @@ def run(config: ConfigFile = _FILE) -> None:
                 client,
                 _log,
             )
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, lambda *_: gateway.end())
-            gateway.run()
+            with handled(lambda *_: call_apart(gateway.end)):
+                gateway.run()
             gateway.ledger.close()
     if gateway.busy:  # threads that cannot be stopped; the next gateway begins their jobs again
         sys.stderr.flush()

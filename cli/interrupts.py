@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,8 +11,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from hilum.client.transport.system import remove_own
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from hilum.server.signals import call_apart, handled
 
 WAIT_S = 2.0
 """How long a run that is to end waits for what cannot be stopped."""
@@ -67,18 +65,8 @@ class Interrupts:
     @contextmanager
     def handled(self) -> Iterator[None]:
         """Handle the signals meanwhile; those that the shell had ignored stay ignored."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signals are for the main thread
-            return
-        before = {s: signal.getsignal(s) for s in SIGNALS}
-        ours = [s for s, handler in before.items() if handler is not signal.SIG_IGN]
-        for signum in ours:
-            signal.signal(signum, self._handle)
-        try:
+        with handled(self._handle):
             yield
-        finally:
-            for signum in ours:
-                signal.signal(signum, before[signum])
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -119,6 +107,6 @@ class Interrupts:
         if self._signum:
             self.end_now(128 + signum)
         self._signum = signum
-        self.stop.set()
+        call_apart(self.stop.set)
         if not self._deferred:
             raise Interrupted(signum)

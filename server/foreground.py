@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from .folders import state_folder
 from .launcher import TritonServer
 from .questions import askable
 from .readiness import Probe
+from .signals import call_apart, handled
 
 _LOOK_S = 0.1
 """Seconds between two looks whether the server lives."""
@@ -185,25 +185,15 @@ def draining_mark() -> Path:
 def _signals_interrupt(ended: threading.Event) -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP interrupt the block and set `ended`; where signals can be set.
 
-    An exception that a signal raises while a library's callback runs is lost; `ended` is not. It is
-    set by another thread, since this one may hold its lock. What the shell ignores stays ignored.
+    An exception that a signal raises while a library's callback runs is lost; `ended` is not.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        threading.Thread(target=ended.set, daemon=True).start()
+        call_apart(ended.set)
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    heard = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {n: signal.signal(n, interrupt) for n in heard}
-    try:
+    with handled(interrupt):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -41,10 +41,10 @@ demo: install
 	@echo "Pictures and reports: $(OUT)/results and $(OUT)/scans"
 
 # Tests that compare clocks with theory run alone; of the rest two files at once, the longest first,
-# each with one thread in torch and NumPy: with more they would wait for each other. Types are checked
-# by one of the tests (tests/test_types.py); the page is tested where npm can bring its viewer. A file
-# that fails beside others is run once more alone: a test that starts servers may miss its time where
-# others take the processor. Both results are shown.
+# each with one thread in torch and NumPy: with more they would wait for each other. Types are for
+# `make lint`. The page is tested where npm can bring its viewer. A file that fails beside others is
+# run once more alone: a test that starts servers may miss its time where others take the processor.
+# Both results are shown.
 FAILED := .pytest_cache/v/cache/lastfailed
 test: style $(if $(shell command -v npm),desk)
 	$(BIN)/python -m pytest -m 'serial and not load'
@@ -178,8 +178,10 @@ SEED ?= 1
 fuzz: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --count $(FUZZ) --processes 2 --seed $(SEED)
 
+# Also whether mypy finds what is planted in a program that uses Hilum; pyright is one of the tests.
 lint: style
 	$(BIN)/basedpyright
+	$(BIN)/python -m pytest -q -m load tests/test_types.py
 
 style: install
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ ROOMS = ("catalog", "preprocessing", "postprocessing", "export")
 
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "segmentation-models-pytorch")
 
-OFTEN = (("lung", "pspnet"), ("manet",))
+OFTEN = (("lung",), ("pspnet",))
 """Networks of X-rays that every run of the tests exports; the others only `make test-load`."""
 
 ALL = (

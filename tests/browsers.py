@@ -23,7 +23,7 @@ from selenium.webdriver.common.by import By  # noqa: E402
 
 _FLAGS = (
     "--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-    "--disable-dev-shm-usage", "--lang=en", "--disable-background-networking",
+    "--disable-dev-shm-usage", "--disable-gpu-compositing", "--lang=en", "--disable-background-networking",
     "--disable-component-update", "--no-first-run",
 )  # fmt: skip
 

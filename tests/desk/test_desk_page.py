@@ -257,9 +257,15 @@ def test_a_study_that_came_in_part_is_sent_again_and_not_run_before(
     answer = caller("POST", f"/api/studies/{study}/run", {"system": "lungmask"})
     assert answer.status == 409
     again = f"#study-{study} .partial input[type=file]"
-    page.find(again).send_keys(str(ct[0]))
+
+    def chosen(files: list[Path]) -> bool:
+        """The page may draw its list again meanwhile."""
+        page.find(again).send_keys("\n".join(map(str, files)))
+        return True
+
+    page.until(lambda: chosen([ct[0]]))
     page.until(lambda: page.said("#said").startswith("These are other files"))
-    page.find(again).send_keys("\n".join(map(str, ct)))
+    page.until(lambda: chosen(ct))
     page.until(lambda: page.all(f"form[data-study='{study}']"))
     (found,) = (s for s in caller("GET", "/api/studies").json["studies"] if s["id"] == study)
     assert (found["files"], found["bytes"]) == (len(ct), sum(p.stat().st_size for p in ct))

@@ -23,8 +23,8 @@ from selenium.webdriver.common.by import By  # noqa: E402
 
 _FLAGS = (
     "--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-    "--disable-dev-shm-usage", "--disable-gpu-compositing", "--lang=en", "--disable-background-networking",
-    "--disable-component-update", "--no-first-run",
+    "--disable-dev-shm-usage", "--disable-gpu-compositing", "--lang=en",
+    "--disable-background-networking", "--disable-component-update", "--no-first-run",
 )  # fmt: skip
 
 AXE = Path(__file__).resolve().parents[1] / "out/axe/axe.min.js"

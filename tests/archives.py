@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from commands import called
 from typer.testing import CliRunner, Result
 
 from hilum.archive.ledger import Ledger
@@ -92,7 +93,7 @@ def ran(system: str, source: Path, url: str, out: Path, code: int = 0) -> None:
     """`hilum run` of all that lies below `source`."""
     options = ("--network", "manet") if system == "cxr-severity" else ()
     words = ["run", system, source, *options, "--url", url, "--out", out]
-    done = subprocess.run([*HILUM, *map(str, words)], capture_output=True, text=True, timeout=1800)
+    done = called(*words)
     assert done.returncode == code, done.stderr
 
 

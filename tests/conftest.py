@@ -41,12 +41,8 @@ SERVERS = (
 that each process that runs tests starts it once."""
 
 
-CLOCKS = ("test_load_loops.py", "test_load_counters.py", "test_process_memory.py")
-"""Files that compare clocks, or the memory of a moment, with what they must be."""
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the longest files first, then those with shared servers, and mark what runs alone.
+    """Put the longest files first, then those with shared servers.
 
     Tests on CuPy are left out where it is not installed: each would say so in a line of its own.
     """
@@ -54,9 +50,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         absent = [item for item in items if item.get_closest_marker("gpu")]
         config.hook.pytest_deselected(items=absent)
         items[:] = [item for item in items if item not in set(absent)]
-    for item in items:
-        if item.path.name in CLOCKS:
-            item.add_marker(pytest.mark.serial)
     longest = {name: place for place, name in enumerate(LONGEST)}
     asked: dict[Path, int] = {}
     for item in items:

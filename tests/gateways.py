@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import called
 from pacs import PASSWORD, USER, Orthanc
 from pydicom import dcmread
 
@@ -72,11 +73,10 @@ class Running:
         return self
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", "from hilum.cli import main; main()", "gateway", *words,
-             "--config", str(self.config)],
-            capture_output=True, text=True, env={**os.environ, "PACS": PASSWORD},
-        )  # fmt: skip
+        """Another command of `hilum gateway` with the same settings, in this process."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PACS", PASSWORD)
+            return called("gateway", *words, "--config", self.config)
 
     def status(self) -> dict[str, Any]:
         done = self.call("status", "--json")

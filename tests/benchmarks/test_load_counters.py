@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from stand_in import Running
 
 from hilum.benchmarks.instrument import counters
@@ -14,6 +15,8 @@ from hilum.benchmarks.instrument.record import Counters, Round
 from hilum.client import Client
 from hilum.server.arguments import Ports
 from hilum.server.launcher import TritonServer, free_ports
+
+pytestmark = pytest.mark.serial
 
 MEMORY = ("memory in use, GiB", "host")
 

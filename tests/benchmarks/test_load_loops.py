@@ -29,6 +29,8 @@ from hilum.benchmarks.instrument.statistics import latencies, percentile, summar
 from hilum.catalog.errors import InputError
 from hilum.client import Client
 
+pytestmark = pytest.mark.serial
+
 CLOSE = 0.1
 """What the instrument may be off, as a share."""
 

@@ -11,6 +11,8 @@ import pytest
 
 from hilum.benchmarks.memory import SessionMemory, apart, peak_bytes, session
 
+pytestmark = pytest.mark.serial
+
 HELD = 60_000_000
 """Bytes that each of two processes of a session holds at a time."""
 

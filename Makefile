@@ -50,7 +50,7 @@ demo: install
 # Both results are shown.
 FAILED := .pytest_cache/v/cache/lastfailed
 test: style $(if $(shell command -v npm),desk)
-	$(BIN)/python -m pytest -m 'serial and not load' $$(grep -rl 'pytest\.mark\.serial' tests)
+	$(BIN)/python -m pytest -m 'serial and not load' $$(grep -rl --include='*.py' 'pytest\.mark\.serial' tests)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder \
 	  -m 'not serial and not load' || { test $$? = 1 && \
 	  $(BIN)/python -m pytest -m 'not serial and not load' --maxfail 5 $$($(BIN)/python -c \

@@ -43,7 +43,7 @@ demo: install
 	  --repository $(OUT)/model_repository --out $(OUT)/scans --overwrite
 	@echo "Pictures and reports: $(OUT)/results and $(OUT)/scans"
 
-# Tests that compare clocks with theory run alone; of the rest three files at once, the longest first,
+# Tests that compare clocks with theory run alone; of the rest two files at once, the longest first,
 # each with one thread in torch and NumPy: with more they would wait for each other. Types are for
 # `make lint`. The page is tested where npm can bring its viewer. A file that fails beside others is
 # run once more alone: a test that starts servers may miss its time where others take the processor.
@@ -51,7 +51,7 @@ demo: install
 FAILED := .pytest_cache/v/cache/lastfailed
 test: style $(if $(shell command -v npm),desk)
 	$(BIN)/python -m pytest -m 'serial and not load' $$(grep -rl --include='*.py' 'pytest\.mark\.serial' tests)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	  -m 'not serial and not load' || { test $$? = 1 && \
 	  $(BIN)/python -m pytest -m 'not serial and not load' --maxfail 5 $$($(BIN)/python -c \
 	  "import json; print(*{name.partition('::')[0] for name in json.load(open('$(FAILED)'))})"); }

@@ -116,21 +116,18 @@ def standin_server(standin_repository: Path) -> Iterator[TritonServer]:
 
 @pytest.fixture(scope="session")
 def exported_repository() -> Path:
-    """A repository with some networks of the X-ray system and random weights."""
+    """The networks `lung` and `pspnet` of the X-ray system with their reference weights."""
     import exports
 
-    return (
-        exports.cached("xrays", lambda f: exports.export_xrays(f / "repository", exports.OFTEN))
-        / "repository"
-    )
+    return exports.shown(exports.FIRST) / "models"
 
 
 @pytest.fixture(scope="session")
 def whole_repository() -> Path:
-    """One with all ten networks (minutes)."""
+    """All ten networks with random weights (minutes)."""
     import exports
 
     return (
-        exports.cached("xrays-all", lambda f: exports.export_xrays(f / "repository", exports.ALL))
+        exports.cached("xrays", lambda f: exports.export_xrays(f / "repository", exports.ALL))
         / "repository"
     )

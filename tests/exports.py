@@ -31,8 +31,11 @@ ROOMS = ("catalog", "preprocessing", "postprocessing", "export")
 
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "segmentation-models-pytorch")
 
-OFTEN = (("lung",), ("pspnet",))
-"""Networks of X-rays that every run of the tests exports; the others only `make test-load`."""
+FIRST = (
+    "hilum", "export", "cxr-severity", "--network", "lung", "--network", "pspnet",
+    "--weights", "reference", "--repository", "models",
+)  # fmt: skip
+"""The first export that the manual shows."""
 
 ALL = (
     ("lung", "unet", "deeplabv3", "deeplabv3plus", "fpn"),
@@ -87,10 +90,16 @@ def _content() -> str:
 
 
 def as_shown(words: Sequence[str], folder: Path) -> str:
-    """Run an export that a page shows, below `folder`; gives what it prints.
+    """Run an export that a page shows, below `folder`; gives what it prints."""
+    made, repository = shown(words), words[words.index("--repository") + 1]
+    shutil.copytree(made / repository, folder / repository, dirs_exist_ok=True)
+    return (made / "printed").read_text()
 
-    One that several pages show is run for the first of them, in an empty folder; every page gets a
-    copy of its repository.
+
+def shown(words: Sequence[str]) -> Path:
+    """The folder in which an export ran that a page shows, with what it printed.
+
+    One that several pages show is run for the first of them.
     """
 
     def make(made: Path) -> None:
@@ -101,10 +110,7 @@ def as_shown(words: Sequence[str], folder: Path) -> str:
         assert done.returncode == 0, (words, done.stderr)
         (made / "printed").write_text(done.stdout)
 
-    made = cached(f"shown-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:12]}", make)
-    repository = words[words.index("--repository") + 1]
-    shutil.copytree(made / repository, folder / repository, dirs_exist_ok=True)
-    return (made / "printed").read_text()
+    return cached(f"shown-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:12]}", make)
 
 
 def export_xrays(repository: Path, halves: Sequence[tuple[str, ...]]) -> None:

@@ -19,6 +19,7 @@ from hilum.archive.ledger import Ledger
 from hilum.catalog.errors import OutputError
 
 
+@pytest.mark.load
 def test_a_batch_goes_from_bucket_to_bucket_while_answers_fail(
     s3: Troubled, bucket: str, archive: Archive, make_archive: Callable[..., Archive],
     tmp_path: Path,

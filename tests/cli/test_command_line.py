@@ -282,6 +282,7 @@ def test_server_killed_in_the_middle(
     assert all(server.grpc_url in r["error"] for r in failed)
 
 
+@pytest.mark.load
 def test_server_restarted_within_the_window(
     own_server: Callable[[], TritonServer], many: Path, tmp_path: Path
 ) -> None:

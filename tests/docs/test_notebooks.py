@@ -28,7 +28,7 @@ def _printed(cells: list[Any]) -> list[list[str]]:
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(p, id=p.stem, marks=[pytest.mark.load] * (p.stem == "notebook-xray"))
+        pytest.param(p, id=p.stem, marks=[pytest.mark.load] * (p.stem == "notebook-ct"))
         for p in NOTEBOOKS
     ],
 )

@@ -7,7 +7,6 @@ import json
 import random
 from pathlib import Path
 
-import exports
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -23,41 +22,46 @@ from hilum.export.repository import export_system
 from hilum.export.systems.cxr_severity.random import sample
 
 SYSTEM = SYSTEMS["cxr-severity"]
-OFTEN = [name for half in exports.OFTEN for name in half]
 NAMES = [
-    pytest.param(n.name, marks=[] if n.name in OFTEN else pytest.mark.load) for n in SYSTEM.networks
+    *(pytest.param(name, "reference", id=f"{name}-reference") for name in ("lung", "pspnet")),
+    *(pytest.param(n.name, "random", marks=pytest.mark.load, id=n.name) for n in SYSTEM.networks),
 ]
+
+SOURCES = {
+    "reference": "reference weights (seed 1)",
+    "random": "random (seed 0); only the output layer is fitted, to synthetic X-rays",
+}
 
 
 @pytest.fixture
-def exported(name: str, request: pytest.FixtureRequest) -> Path:
+def exported(name: str, kind: str, request: pytest.FixtureRequest) -> Path:
     """Where the network called `name` was exported to."""
-    repository = "exported_repository" if name in OFTEN else "whole_repository"
+    repository = {"reference": "exported_repository", "random": "whole_repository"}[kind]
     return request.getfixturevalue(repository) / SYSTEM.network(name).model / "1"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_network_agrees_with_pytorch(exported: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), NAMES)
+def test_every_network_agrees_with_pytorch(exported: Path, name: str, kind: str) -> None:
     found = json.loads((exported / "certificate.json").read_text())
     parity = found["parity"]
     assert parity["reference"].startswith("PyTorch 2.")
     assert parity["tolerance"] == SYSTEM.network(name).tolerance == 1e-4
     assert sorted(parity["batches"]) == [1, 2]
-    assert parity["largest_difference"]["core mask"] <= 2e-5
-    assert max(parity["largest_difference"].values()) <= 2e-5
+    assert max(parity["largest_difference"].values()) <= 5e-5
     for output, count in parity["differing_pixels"].items():
         assert count <= 2e-5 * parity["compared_pixels"][output]
     assert found["file"]["sha256"] == sha256_of(exported / "model.onnx")
     assert 17 <= found["file"]["opset"] <= 20
     assert found["file"]["ir_version"] <= 10
+    source = SOURCES[kind]
     assert found["weights"] == {
         "network": name,
-        "source": "random (seed 0); only the output layer is fitted, to synthetic X-rays",
+        "source": source,
         "sha256": found["weights"]["sha256"],
-        "kind": "random",
+        "kind": kind,
     }
     card = (exported / "README.md").read_text()
-    assert "Random (seed 0); only the output layer is fitted, to synthetic X-rays." in card
+    assert f"{source[0].upper()}{source[1:]}" in card
     assert "Not a medical device" in card
 
 
@@ -65,24 +69,25 @@ def test_the_exported_repository_is_sound(exported_repository: Path) -> None:
     findings = check_repository(exported_repository, [SYSTEM])
     assert [f for f in findings if f.severity == "error"] == []
     assert {f.what.split(" (")[0] for f in findings} == {
-        "the weights are random",
+        "the weights are reference weights",
         "1/model.onnx is missing: the network was not exported",  # those of make test-load
     }
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_files_reveal_nothing_of_this_machine(exported: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), NAMES)
+def test_files_reveal_nothing_of_this_machine(exported: Path, name: str, kind: str) -> None:
     model = onnx.load(exported / "model.onnx")
     assert not model.doc_string
     assert not model.metadata_props
     assert not any(n.doc_string or n.metadata_props for n in model.graph.node)
 
 
-def test_random_weights_find_lungs_and_gate_healthy_ones(exported_repository: Path) -> None:
+@pytest.mark.load
+def test_random_weights_find_lungs_and_gate_healthy_ones(whole_repository: Path) -> None:
     """Enough for a demonstration: the masks are where they should be."""
     run = {
         name: ort.InferenceSession(
-            exported_repository / SYSTEM.network(name).model / "1" / "model.onnx"
+            whole_repository / SYSTEM.network(name).model / "1" / "model.onnx"
         )
         for name in ("lung", "pspnet")
     }

@@ -43,14 +43,14 @@ def test_the_certificate_names_the_precision(half_repository: Path) -> None:
 
 
 @pytest.mark.load
-def test_scores_do_not_change(half_repository: Path, exported_repository: Path) -> None:
+def test_scores_do_not_change(half_repository: Path, whole_repository: Path) -> None:
     """Acceptance of spec cxr §14: fractions within 0.005, and the same scores.
 
     Random weights put many fractions near the threshold; a score may change only where that is why.
     """
     sessions = [
         ort.InferenceSession(folder / "cxr_pspnet" / "1" / "model.onnx")
-        for folder in (exported_repository, half_repository)
+        for folder in (whole_repository, half_repository)
     ]
     threshold = np.array([catalog.DISEASE["pspnet"].zone_threshold])
     mode = np.array([catalog.PARITY], np.uint8)

@@ -132,6 +132,7 @@ def test_jobs_wait_for_a_triton_that_is_away(
     assert running.end() == 0
 
 
+@pytest.mark.load
 def test_a_study_that_kills_the_gateway_three_times_is_set_aside(
     orthanc: Orthanc, gateway: Make, tmp_path: Path
 ) -> None:
@@ -195,6 +196,7 @@ def test_a_second_gateway_is_refused(orthanc: Orthanc, gateway: Make) -> None:
     assert "another gateway works" in second.log.read_text()
 
 
+@pytest.mark.load
 def test_whatever_is_killed_each_result_is_there_once_with_the_same_bytes(
     chest_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ def test_a_late_slice_makes_a_new_result_and_withdraws_the_old_one(
     assert running.end() == 0
 
 
+@pytest.mark.load
 def test_a_late_slice_is_seen_though_orthanc_dies_before_it_says_so(
     orthanc: Orthanc, gateway: Make, tmp_path: Path
 ) -> None:

@@ -102,7 +102,7 @@ def test_a_study_gives_what_its_parts_give(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("transport", ["grpc", "shm"])
+@pytest.mark.parametrize("transport", [pytest.param("grpc", marks=pytest.mark.load), "shm"])
 def test_features_from_the_server_give_the_same(
     mtl_server: TritonServer, result: CovidMtlResult, study: Path, transport: Any
 ) -> None:

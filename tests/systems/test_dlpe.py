@@ -364,6 +364,7 @@ def test_a_batch_goes_on(client: Client, result: DlpeResult, study: Path, tmp_pa
             assert_same(outcome.result, result)
 
 
+@pytest.mark.load
 def test_half_precision_meets_the_acceptance(result: DlpeResult, golden: Path, study: Path) -> None:
     made = exports.cached(
         "dlpe-fp16", lambda folder: dlpe_networks.export_pipeline(folder, golden, "fp16")

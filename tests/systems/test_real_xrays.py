@@ -1,4 +1,4 @@
-"""Real X-rays through the whole path with random weights."""
+"""Real X-rays through the whole path with reference weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_real_xrays_run_in_bounded_memory(
     report = json.loads((tmp_path / "report.json").read_text())
     assert len(report["results"]) == len(images)
     assert all("score" in r and (tmp_path / r["files"][0]).exists() for r in report["results"])
-    assert all(w["source"].startswith("random") for w in report["weights"])
-    assert "RANDOM WEIGHTS" in report["weights_note"]
+    assert all(w["kind"] == "reference" for w in report["weights"])
+    assert "REFERENCE WEIGHTS" in report["weights_note"]
     peak = int(run.stdout.split()[-1])
     assert 0 < peak * 1024 < LIMIT

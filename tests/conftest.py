@@ -27,8 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 LONGEST = (
-    "test_readme.py", "test_gateway_round_trip.py", "test_real_xrays.py",
-    "test_bench_dlpe.py", "test_how_to.py",
+    "test_readme.py", "test_gateway_round_trip.py", "test_how_to.py", "test_covid_mtl_command.py",
 )  # fmt: skip
 """Files that take minutes: the last of them would keep one process busy while the other rests."""
 

@@ -116,6 +116,7 @@ def test_a_result_that_cannot_be_written_is_a_reason(
     assert states == {first.name: ("failed", "output"), second.name: ("done", "")}
 
 
+@pytest.mark.load
 def test_a_full_disk_is_a_reason_and_the_rest_is_done(archive: Archive, tmp_path: Path) -> None:
     xrays(tmp_path / "in", 4)
     archive.plan(tmp_path / "in")

@@ -48,6 +48,7 @@ def record(folder: Path) -> Record:
     return read(folder / "bench.json")
 
 
+@pytest.mark.load
 def test_stages_make_up_a_study(record: Record) -> None:
     rows = {row["stage"]: row for row in record.tables["stages"]}
     assert list(rows)[:2] == ["normalise", "stage_one"]
@@ -66,6 +67,7 @@ def test_stages_make_up_a_study(record: Record) -> None:
     assert 10**7 < before < most < sampled < upper
 
 
+@pytest.mark.load
 def test_published_procedure_finds_the_same(record: Record) -> None:
     masks = record.tables["masks"]
     assert {m["mask"] for m in masks} == {
@@ -79,6 +81,7 @@ def test_published_procedure_finds_the_same(record: Record) -> None:
     assert beside["published_passes"] == 8 * 3 * GRID >= beside["passes"] > 0
 
 
+@pytest.mark.load
 def test_the_record_has_lanes_that_can_be_compared(record: Record) -> None:
     whole, ours, published = record.lanes
     assert whole.rounds[0].seconds > ours.rounds[0].seconds
@@ -92,6 +95,7 @@ def test_the_record_has_lanes_that_can_be_compared(record: Record) -> None:
     assert counted.infer_s > 0
 
 
+@pytest.mark.load
 def test_what_is_written_can_be_read(folder: Path, record: Record) -> None:
     text = (folder / "bench.md").read_text()
     assert (folder / "printed").read_text().strip() == text.strip()

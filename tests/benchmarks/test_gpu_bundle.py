@@ -52,6 +52,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.load
 def test_what_is_packed_is_unpacked_and_starts(registry: Path, tmp_path: Path) -> None:
     most = 1 << 19
     manifest = bundle.pack(tmp_path / "out", (), part_bytes=most)

@@ -99,6 +99,7 @@ def test_shares() -> None:
             shares(wrong, SYSTEMS)
 
 
+@pytest.mark.load
 def test_mixed_traffic_goes_where_it_belongs(
     send: Callable[..., np.ndarray], client: Client
 ) -> None:

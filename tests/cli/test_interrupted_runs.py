@@ -146,6 +146,7 @@ def test_a_second_signal_ends_a_run_at_once(
 
 
 @ONLY_XRAYS
+@pytest.mark.load
 def test_a_server_that_hangs_does_not_keep_an_interrupted_run(
     work: Work, chest_repository: Path, tmp_path: Path
 ) -> None:

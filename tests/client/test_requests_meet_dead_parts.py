@@ -91,6 +91,7 @@ def test_a_request_that_kills_processes_is_given_up_after_three(urls: list[str])
         assert client.infer("deadly", x_of(5), ["y"]).outputs["y"].tolist() == [5]
 
 
+@pytest.mark.load
 def test_a_pool_gives_such_a_request_up_too_and_goes_on(urls: list[str]) -> None:
     with ClientPool(urls, retry_window_s=120) as pool:
         with pytest.raises(InferenceFailed, match=r"died 3 times .* may be the cause"):

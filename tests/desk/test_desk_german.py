@@ -84,6 +84,7 @@ def told(page: Browser, jobs: dict[str, str]) -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.load
 def test_every_value_of_results_is_german(page: Browser, jobs: dict[str, str]) -> None:
     english = told(page, jobs)
     german(page)

@@ -43,6 +43,7 @@ def test_an_archive_of_twelve_xrays(server: TritonServer, tmp_path: Path) -> Non
     assert after == before
 
 
+@pytest.mark.load
 def test_an_archive_of_a_folder_a_list_and_a_bucket(server: TritonServer, tmp_path: Path) -> None:
     pytest.importorskip("s3fs", reason="s3fs is not installed (extra s3)")
     pytest.importorskip("moto.server", reason="moto is not installed")
@@ -132,6 +133,7 @@ def test_a_gateway_between_folders(repository: Path, tmp_path: Path) -> None:
         assert going.wait(60) == 0
 
 
+@pytest.mark.load
 def test_a_finished_run_is_resumed_and_begun_again(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "models").symlink_to(repository)
     reader = Typist(tmp_path)

@@ -81,7 +81,10 @@ def inputs(network: Network, count: int) -> dict[str, NDArray[Any]]:
     return made
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.load if n == "resnet_severity" else []) for n in NETWORKS],
+)
 def test_served_graphs_agree_with_pytorch(name: str) -> None:
     network = small(catalog.SYSTEM.network(name))
     core = filled(covid_mtl.build(network))

@@ -210,6 +210,7 @@ def command(repository: Path, *more: object) -> Any:
     return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
 
 
+@pytest.mark.load
 def test_the_command_starts_a_server_and_reports_what_it_cannot_find(
     first_stage: Path, store: Path, study: Path, tmp_path: Path
 ) -> None:

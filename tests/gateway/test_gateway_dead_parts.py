@@ -159,6 +159,7 @@ def test_a_study_that_kills_the_gateway_three_times_is_set_aside(
     running.until(done(1))
 
 
+@pytest.mark.load
 def test_nothing_is_fetched_while_the_disk_is_full(
     orthanc: Orthanc, gateway: Make, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_presentation_state_and_enhanced_series_come_back_too(
     assert running.end() == 0
 
 
+@pytest.mark.load
 def test_a_series_that_never_rests_is_taken_after_a_limit(gateway: Make, tmp_path: Path) -> None:
     incoming = tmp_path / "incoming"
     slices = ct(incoming, slices=4)

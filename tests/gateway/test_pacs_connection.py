@@ -38,6 +38,8 @@ def test_a_connection_that_ended_is_opened_again() -> None:
                     if len(requests) == 2:
                         break  # the second request gets no answer
                     connection.sendall(ANSWER)
+                    if len(requests) == 4:
+                        break
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=serve, daemon=True)
@@ -45,7 +47,6 @@ def test_a_connection_that_ended_is_opened_again() -> None:
         pacs = Pacs(Web(dicomweb=f"http://127.0.0.1:{listening.getsockname()[1]}"))
         for _ in range(3):
             pacs.check()
-        pacs.session().close()
         thread.join(10)
     assert requests == [0, 0, 1, 1]
 

@@ -173,8 +173,10 @@ def test_a_process_that_stands_still_counts_as_dead(repository):
     "part",
     [
         "stub",
-        "triton",
-        *(pytest.param(p, marks=pytest.mark.load) for p in ("stopped stub", "supervisor")),
+        *(
+            pytest.param(p, marks=pytest.mark.load)
+            for p in ("triton", "stopped stub", "supervisor")
+        ),
     ],
 )
 def test_one_server_loses_nothing_when_a_part_is_killed(serve, part, monkeypatch):
@@ -287,6 +289,7 @@ def test_a_server_that_is_back_is_no_longer_about_to_stop(repository, state):
         assert not (state / "draining").exists()
 
 
+@pytest.mark.load
 def test_two_servers_lose_nothing_and_wait_for_nothing(serve):
     first, second = serve("chain"), serve("chain")
     with ClientPool([first.url, second.url]) as pool:

@@ -18,7 +18,9 @@ from scipy import ndimage
 from hilum.preprocessing.reading.series import open_series
 from hilum.server.launcher import TritonServer
 
-SERIES = [pytest.param("A0001_5mm", marks=pytest.mark.load), "A0002_8mm_B40f"]
+SERIES = ["A0001_5mm", "A0002_8mm_B40f"]
+
+pytestmark = pytest.mark.load
 
 FILES = {
     "lung.nii.gz", "airway.nii.gz", "vessel.nii.gz", "visible.nii.gz", "follow-up.nii.gz",

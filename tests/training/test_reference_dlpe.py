@@ -24,6 +24,7 @@ from hilum.training.plan import reference_core
 SYSTEM = SYSTEMS["dlpe"]
 
 
+@pytest.mark.load
 def test_an_unseen_generated_chest_on_a_small_grid() -> None:
     cores = {name: reference_core("dlpe", name) for name in reference_networks(SYSTEM)}
     found = measure_cts.measure(0, 128, cores)

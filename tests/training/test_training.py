@@ -166,7 +166,10 @@ def test_lungs_that_a_scan_leaves_out_are_not_asked_for(axis: int) -> None:
     assert min(sizes) < 0.7 * lung.sum() < lung.sum() < max(sizes)
 
 
-@pytest.mark.parametrize(("system", "name"), [("cxr-severity", "pspnet"), ("dlpe", "vessel2_z")])
+@pytest.mark.parametrize(
+    ("system", "name"),
+    [pytest.param("cxr-severity", "pspnet", marks=pytest.mark.load), ("dlpe", "vessel2_z")],
+)
 def test_a_small_training_is_published_as_exports_read_it(
     system: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 LONGEST = (
     "test_readme.py", "test_gateway_round_trip.py", "test_how_to.py", "test_covid_mtl_command.py",
+    "test_reference_weights.py", "test_training.py",
 )  # fmt: skip
 """Files that take minutes: the last of them would keep one process busy while the other rests."""
 

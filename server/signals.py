@@ -37,6 +37,6 @@ def call_apart(set_event: Callable[[], object]) -> None:
     """Have another thread call what sets an event, from a handler.
 
     A handler runs in the main thread between two of its instructions. That thread may be holding
-    the event's lock, or one of `threading` while it starts a thread, and would wait for itself.
+    the event's lock, and would wait for itself.
     """
     _thread.start_new_thread(set_event, ())

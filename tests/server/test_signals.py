@@ -14,7 +14,7 @@ from hilum.server.signals import call_apart, handled
 
 event = threading.Event()
 with handled(lambda *_: call_apart(event.set)):
-    with event._cond, threading._active_limbo_lock:
+    with event._cond:
         signal.raise_signal(signal.SIGTERM)
     print(event.wait(10))
 """

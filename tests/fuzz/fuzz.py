@@ -124,10 +124,10 @@ class Reader:
             outcome = "runs code from the file"
         elif self._misdeeds:
             outcome = f"does what a reader must not: {self._misdeeds[0]}"
+        elif memory > MAX_MEMORY:  # which takes its time, too
+            outcome = f"takes {memory / 2**20:.0f} MiB"
         elif seconds > MAX_SECONDS:
             outcome = f"takes {seconds:.1f} s"
-        elif memory > MAX_MEMORY:
-            outcome = f"takes {memory / 2**20:.0f} MiB"
         return outcome, seconds, memory
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:

@@ -81,7 +81,7 @@ def run(config: ConfigFile = _FILE) -> None:
             )
             with handled(lambda *_: call_apart(gateway.end)):
                 gateway.run()
-            gateway.ledger.close()
+                gateway.ledger.close()
     if gateway.busy:  # threads that cannot be stopped; the next gateway begins their jobs again
         sys.stderr.flush()
         os._exit(Exit.DONE)

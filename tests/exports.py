@@ -31,11 +31,12 @@ ROOMS = ("catalog", "preprocessing", "postprocessing", "export")
 
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "segmentation-models-pytorch")
 
-FIRST = (
-    "hilum", "export", "cxr-severity", "--network", "lung", "--network", "pspnet",
-    "--weights", "reference", "--repository", "models",
-)  # fmt: skip
-"""The first export that the manual shows."""
+FIRST = next(
+    line.split()
+    for line in (ROOT / "docs/start/xray.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("hilum export ")
+)
+"""The first export that the manual shows: `lung` and `pspnet` with reference weights."""
 
 ALL = (
     ("lung", "unet", "deeplabv3", "deeplabv3plus", "fpn"),

@@ -38,7 +38,6 @@ def test_parts_die_and_every_output_is_that_of_a_run(
     assert "raylet" not in log
 
 
-@pytest.mark.load
 def test_another_token_is_refused(cluster: Cluster, archive: Archive, tmp_path: Path) -> None:
     xrays(tmp_path / "in", 1)
     archive.plan(tmp_path / "in")

@@ -221,13 +221,7 @@ CT_SYSTEMS = {
 """By system: the server's fixture, and further options."""
 
 
-@pytest.mark.parametrize(
-    "system",
-    [
-        pytest.param(s, marks=[] if s in ("lungmask", "dlpe") else pytest.mark.load)
-        for s in CT_SYSTEMS
-    ],
-)
+@pytest.mark.parametrize("system", CT_SYSTEMS)
 def test_no_run_of_a_ct_says_or_writes_anything_of_a_header(
     system: str, inputs: Folders, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -27,6 +27,9 @@ NAMES = [
     *(pytest.param(n.name, "random", marks=pytest.mark.load, id=n.name) for n in SYSTEM.networks),
 ]
 
+LARGEST = {"reference": 5e-5, "random": 2e-5}
+"""Differences from PyTorch; half and a fifth of what an export may have."""
+
 SOURCES = {
     "reference": "reference weights (seed 1)",
     "random": "random (seed 0); only the output layer is fitted, to synthetic X-rays",
@@ -47,7 +50,7 @@ def test_every_network_agrees_with_pytorch(exported: Path, name: str, kind: str)
     assert parity["reference"].startswith("PyTorch 2.")
     assert parity["tolerance"] == SYSTEM.network(name).tolerance == 1e-4
     assert sorted(parity["batches"]) == [1, 2]
-    assert max(parity["largest_difference"].values()) <= 5e-5
+    assert max(parity["largest_difference"].values()) <= LARGEST[kind]
     for output, count in parity["differing_pixels"].items():
         assert count <= 2e-5 * parity["compared_pixels"][output]
     assert found["file"]["sha256"] == sha256_of(exported / "model.onnx")

@@ -48,7 +48,7 @@ def test_a_program_sends_a_study_and_runs_a_system(server: TritonServer, tmp_pat
         caller = Typist(tmp_path, **asking, ID=study["id"])
         caller.type(put, quiet)
         assert "job" in caller.type(run, quiet)
-        heard = caller.type(events, {"curl": "curl --silent --max-time 20"}, 0, 28)
+        heard = caller.type(events, {"curl": "curl --silent --max-time 5"}, 0, 28)
         assert "data:" in heard
     (tmp_path / "models").symlink_to(Path(server.repository))
     with starter.going(starting) as desk:

@@ -4,18 +4,47 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import secrets
 import socket
+from pathlib import Path
 
 from hilum.catalog.errors import ServerError
 
+LOWEST = 10_000
+"""Services that everybody knows have lower ports."""
+
+OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""The first and last port that the system gives to outgoing connections."""
+
+TRIES = 100
+
 
 def free_ports(count: int, host: str = "127.0.0.1") -> tuple[int, ...]:
-    """`count` different ports of `host` that nobody listens on right now."""
+    """`count` different ports of `host` that nobody listens on right now.
+
+    They lie below those of outgoing connections where there is room: else a connection of any
+    program could take one before a server does.
+    """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket(_family(host))) for _ in range(count)]
         for one in sockets:
-            one.bind((host, 0))
+            _bind(one, host)
         return tuple(one.getsockname()[1] for one in sockets)
+
+
+def _bind(one: socket.socket, host: str) -> None:
+    below = _first_outgoing() - LOWEST
+    for _ in range(TRIES if below > TRIES else 0):
+        with contextlib.suppress(OSError):
+            return one.bind((host, LOWEST + secrets.randbelow(below)))
+    return one.bind((host, 0))
+
+
+def _first_outgoing() -> int:
+    try:
+        return int(OUTGOING.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def check_free(host: str, port: int) -> None:

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
+from hilum.server.ports import free_ports
+
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 USER, PASSWORD = "hilum", "test"
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    return free_ports(1)[0]
 
 
 @dataclass

@@ -31,7 +31,9 @@ def test_without_room_below_any_port_will_do(
     assert len(set(ports.free_ports(3))) == 3
 
 
-def test_a_port_that_is_taken_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken_is_not_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "OUTGOING", tmp_path / "range")
+    ports.OUTGOING.write_text("32768 60999")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         numbers = iter([taken.getsockname()[1] - ports.LOWEST, 7])
